@@ -1,0 +1,42 @@
+# Everything runs in .venv, which is built from requirements.lock. Needs Python 3.11 to 3.13, and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+
+export RAY_AUTH_MODE ?= disabled
+export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: help demo test lint unit lock clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+.venv/.built: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+	  || { echo "cartoray needs Python 3.11 to 3.13; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[^ ]+' requirements.lock)"
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: .venv/.built  ## a whole sync: Kafka, Neo4j and a simulated AWS on this machine
+	@bash tools/demo.sh
+
+test: lint unit  ## what CI runs
+
+lint: .venv/.built
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: .venv/.built
+	$(BIN)/pytest
+
+lock:  ## take the newest versions that pyproject.toml allows into requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra local --group dev --universal --generate-hashes \
+	  --no-emit-index-url --no-header -q -U -o requirements.lock
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,1 @@
+"""Cartography's graph through Kafka and Ray."""

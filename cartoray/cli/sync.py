@@ -1,0 +1,286 @@
+"""`cartoray sync` and `cartoray plan`: from a request to a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cartoray.cli.common import JsonOption, progress_console, result_console, settings, use_simulated_aws
+from cartoray.cli.render import as_dict, summary
+from cartoray.completion import Outcome
+from cartoray.errors import StackError, UsageError
+from cartoray.events import RunPlanned, RunPublished, key_of
+from cartoray.jobs import Account, Job, Run
+from cartoray.kafka import Admin, Publisher
+from cartoray.planning import Request, account, plan
+from cartoray.settings import KafkaSettings, Settings
+from cartoray.topics import topics
+
+EXIT_CODES = {Outcome.COMPLETE: 0, Outcome.WITH_FAILURES: 3, Outcome.FAILED: 4}
+
+ProviderOption = Annotated[str, typer.Option("--provider", help="whose inventory: aws")]
+AccountOption = Annotated[list[str] | None, typer.Option("--account", metavar="ID", help="12 digits; repeatable")]
+FileOption = Annotated[
+    Path | None, typer.Option("--accounts-file", metavar="F", help="a line per account: ID, then its name if wanted")
+]
+OrganizationOption = Annotated[
+    bool, typer.Option("--organization", help="all active accounts of the AWS Organization of these credentials")
+]
+ScopeOption = Annotated[
+    list[str] | None, typer.Option("--scope", metavar="MODULE,…", help="modules to sync, e.g. ec2:instance; none: all")
+]
+RegionOption = Annotated[
+    list[str] | None, typer.Option("--region", metavar="…", help="regions to sync; none: those enabled, per account")
+]
+RoleOption = Annotated[
+    str | None,
+    typer.Option("--role-name", metavar="NAME", help="role to assume in each account (CARTORAY_AWS_ROLE_NAME)"),
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(sync)
+    app.command("plan")(plan_command)
+
+
+def sync(
+    provider: ProviderOption = "aws",
+    accounts: AccountOption = None,
+    accounts_file: FileOption = None,
+    organization: OrganizationOption = False,
+    scope: ScopeOption = None,
+    region: RegionOption = None,
+    role_name: RoleOption = None,
+    wait: Annotated[bool, typer.Option(help="show progress until the run is complete")] = True,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="run the workers as well, on this machine, for as long as this run takes")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Sync accounts into the graph: plan a run, publish its jobs, and wait until the graph is complete.
+
+    The jobs go to Kafka; workers take them (`cartoray serve`, here or on a cluster). Interrupting this command does
+    not stop the run: `cartoray status` shows how it goes on. As with Cartography, what a module no longer finds in
+    the regions that it looked at is deleted from the graph at the end, unless the module failed.
+
+    Exit code: 0 complete, 3 complete with failed jobs, 4 failed, 2 usage.
+    """
+    from actors.modules import modules
+
+    config = settings()
+    simulated = use_simulated_aws(config)
+    if simulated:
+        progress_console.print(
+            f"[dim]AWS is the simulated one of `cartoray up`, at {config.simulated_aws.endpoint_url}[/]",
+            highlight=False,
+        )
+    Admin(config.kafka).check()
+    request = _request(
+        config,
+        provider=provider,
+        accounts=accounts,
+        accounts_file=accounts_file,
+        organization=organization,
+        scope=scope,
+        regions=region,
+        role_name=role_name,
+    )
+    run, jobs = plan(request, modules(), time.time_ns() // 1_000_000, secrets.token_hex(2))
+    publish(config.kafka, run, jobs)
+    if not json_:
+        progress_console.print(
+            f"run {run.run_id}: {len(jobs)} jobs ({len(run.accounts)} accounts × {len(run.modules)} modules)",
+            highlight=False,
+        )
+    if not wait:
+        print(json.dumps({"run_id": run.run_id, "jobs": len(jobs)}) if json_ else run.run_id)
+        return
+    with _workers(config) if serve else contextlib.nullcontext(lambda: None) as check:
+        code = _wait(config, run, check, json_=json_)
+    raise typer.Exit(code)
+
+
+def plan_command(
+    provider: ProviderOption = "aws",
+    accounts: AccountOption = None,
+    accounts_file: FileOption = None,
+    organization: OrganizationOption = False,
+    scope: ScopeOption = None,
+    region: RegionOption = None,
+    role_name: RoleOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """The jobs that `sync` with the same options would publish. Publishes nothing and needs no Kafka."""
+    from actors.modules import modules
+
+    config = settings()
+    use_simulated_aws(config)
+    request = _request(
+        config,
+        provider=provider,
+        accounts=accounts,
+        accounts_file=accounts_file,
+        organization=organization,
+        scope=scope,
+        regions=region,
+        role_name=role_name,
+    )
+    run, jobs = plan(request, modules(), time.time_ns() // 1_000_000, "plan")
+    if json_:
+        print(json.dumps({"jobs": [job.model_dump(mode="json") for job in jobs]}))
+        return
+    table = Table("account", "name", "module", "regions", "role", "not before")
+    for job in jobs:
+        table.add_row(
+            job.account.id,
+            job.account.name or "",
+            job.module,
+            ", ".join(job.regions) or "those enabled",
+            job.role_name or "–",
+            ", ".join(job.after),
+        )
+    result_console.print(table)
+    result_console.print(f"{len(jobs)} jobs: {len(run.accounts)} accounts × {len(run.modules)} modules")
+
+
+def publish(kafka: KafkaSettings, run: Run, jobs: tuple[Job, ...]) -> None:
+    """Puts the run and its jobs on Kafka; returns when all are acknowledged. Raises KafkaUnavailable, SettingError.
+
+    The plan goes first and a mark that nothing is missing last: a run without it was cut off, and never cleans up.
+    """
+    names = topics(kafka)
+    Admin(kafka).ensure([names.jobs, names.data, names.events, names.dead_letters])
+    publisher = Publisher(kafka, "cartoray-sync")
+    try:
+        planned, published = RunPlanned(run=run), RunPublished(run_id=run.run_id)
+        publisher.publish(names.events.name, key_of(planned).encode(), planned.model_dump_json().encode()).result()
+        for job in jobs:
+            publisher.publish(names.jobs.name, job.account.id.encode(), job.model_dump_json().encode())
+        publisher.flush()
+        publisher.publish(names.events.name, key_of(published).encode(), published.model_dump_json().encode()).result()
+    finally:
+        publisher.close()
+
+
+def _request(
+    config: Settings,
+    *,
+    provider: str,
+    accounts: list[str] | None,
+    accounts_file: Path | None,
+    organization: bool,
+    scope: list[str] | None,
+    regions: list[str] | None,
+    role_name: str | None,
+) -> Request:
+    if provider != "aws":
+        raise UsageError(f"--provider {provider}: this release syncs aws.")
+    if sum((bool(accounts), accounts_file is not None, organization)) != 1:
+        raise UsageError("Give one of --account ID (repeatable), --accounts-file F and --organization.")
+    role = role_name or config.aws.role_name or config.simulated_aws.role_name
+    if accounts_file is not None:
+        chosen = read_accounts(accounts_file)
+    elif organization:
+        from actors.aws.clients import organization_accounts
+
+        chosen = organization_accounts(config.aws)
+    else:
+        chosen = tuple(account(each) for each in accounts or ())
+    if len(chosen) > 1 and role is None:
+        raise UsageError(
+            f"{len(chosen)} accounts, but no role to assume in them: give --role-name NAME or set "
+            "CARTORAY_AWS_ROLE_NAME. Without a role, the workers' own credentials are used, which are for one account."
+        )
+    return Request(chosen, _listed(scope), _listed(regions), role)
+
+
+def _listed(values: list[str] | None) -> tuple[str, ...]:
+    return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
+
+
+def read_accounts(path: Path) -> tuple[Account, ...]:
+    """Accounts of a file: a line each, the ID and, after a space or comma, a name; `#` begins a comment.
+
+    Raises UsageError naming the line.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--accounts-file {path}: {error}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        account_id, _, name = text.replace(",", " ", 1).partition(" ")
+        try:
+            found.append(account(account_id, name.strip()))
+        except UsageError as error:
+            raise UsageError(f"{path}, line {number}: {error}") from None
+    return tuple(found)
+
+
+def _wait(config: Settings, run: Run, check: Callable[[], None], *, json_: bool) -> int:
+    from actors.modules import modules
+    from cartoray.cli.watch import watch
+    from cartoray.cluster.follow_ups import follow_ups
+
+    wanted = follow_ups(modules())
+    try:
+        state = watch(config.kafka, run.run_id, wanted, quiet=json_, check=check)
+    except KeyboardInterrupt:
+        progress_console.print(
+            "\nInterrupted. Nothing is lost: the jobs are in Kafka, and the run goes on wherever `cartoray serve` "
+            f"runs. See it with: cartoray status {run.run_id}",
+            highlight=False,
+        )
+        return 130
+    if json_:
+        print(json.dumps(as_dict(state, wanted)))
+    else:
+        summary(result_console, state, wanted)
+    return EXIT_CODES[state.outcome]
+
+
+@contextlib.contextmanager
+def _workers(config: Settings) -> Iterator[Callable[[], None]]:
+    """A driver of our own as a child process; the check raises StackError with its last words when it ends early."""
+    log_path = config.stack.state_dir / "logs" / "serve.log"
+    log_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with log_path.open("ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "cartoray.cli.main", "serve"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"COLUMNS": "240"},
+            start_new_session=True,  # Ctrl-C is for this command; the driver is asked to drain
+        )
+
+    def check() -> None:
+        if child.poll() is not None:
+            lines = [line for line in log_path.read_text(errors="replace").splitlines() if line.strip()]
+            raise StackError(f"The workers ended: {lines[-1] if lines else 'no message'} (log: {log_path})")
+
+    try:
+        yield check
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(max(config.intel.drain_s, config.ingestion.drain_s) + 20)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()

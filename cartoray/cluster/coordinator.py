@@ -1,0 +1,70 @@
+"""Watches `run_events` and publishes what the runs owe: cleanups, settlements, derived links.
+
+It holds no truth: it reads the topic from its beginning whenever it starts, and publishing a step twice changes
+nothing, so any number of coordinators may run at once and any may be killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+
+from cartoray.completion import FollowUps, Runs
+from cartoray.errors import UnreadableMessage
+from cartoray.events import EVENT, Event
+from cartoray.kafka import Follower, Publisher
+from cartoray.messages import Message
+from cartoray.settings import KafkaSettings
+from cartoray.topics import topics
+from cartoray.wire import encode_step, step_headers
+
+log = logging.getLogger(__name__)
+_POLL_S = 0.2
+
+
+def read_event(message: Message) -> Event:
+    """Raises UnreadableMessage: not an event, or one of a newer release."""
+    try:
+        return EVENT.validate_json(message.value)
+    except ValueError:
+        raise UnreadableMessage(
+            f"{message.topic}[{message.partition}]@{message.offset} is not an event that this release knows."
+        ) from None
+
+
+class Coordinator:
+    """Publishes owed steps until `stop` is set."""
+
+    def __init__(self, settings: KafkaSettings, follow_ups: Mapping[str, FollowUps]) -> None:
+        self._settings, self._follow_ups = settings, follow_ups
+        self._runs = Runs()
+        self._published: set[str] = set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Raises KafkaUnavailable when the client cannot go on."""
+        names = topics(self._settings)
+        follower = Follower(self._settings, names.events.name, "cartoray-coordinator")
+        publisher = Publisher(self._settings, "cartoray-coordinator")
+        touched: set[str] = set()
+        try:
+            while not stop.is_set():
+                for message in follower.poll(_POLL_S):
+                    try:
+                        touched.add(self._runs.apply(read_event(message)).run_id)
+                    except UnreadableMessage as error:
+                        log.warning("event_skipped", extra={"reason": str(error)})
+                if follower.caught_up and touched:  # before that, a step may be owed only because it is not read yet
+                    for run_id in touched:
+                        self._publish_owed(run_id, publisher, names.data.name)
+                    touched.clear()
+        finally:
+            follower.close()
+            publisher.close()
+
+    def _publish_owed(self, run_id: str, publisher: Publisher, topic: str) -> None:
+        for step in self._runs.states[run_id].owed(self._follow_ups):
+            if step.step_id not in self._published:
+                publisher.publish(topic, step.account_id.encode(), encode_step(step), step_headers(step))
+                self._published.add(step.step_id)
+                log.info("step_published", extra={"step": step.step_id})

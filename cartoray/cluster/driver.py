@@ -1,0 +1,164 @@
+"""The Ray driver: the only file that knows both pools.
+
+Started by `cartoray serve`: alone it brings up a local Ray, under `ray job submit` it joins that cluster. It may be
+killed at any instant; a new one goes on where Kafka says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Ray reads these while it is imported: a driver under `uv run` would make every worker run uv again, and a tool that
+# touches cloud credentials sends no usage statistics unless somebody asks for it.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+
+from actors.intel_actor import IntelActor
+from actors.modules import modules
+from cartoray.cluster.coordinator import Coordinator
+from cartoray.cluster.follow_ups import follow_ups
+from cartoray.cluster.pool import NAMESPACE, Pool
+from cartoray.errors import CartorayError, StackError
+from cartoray.kafka import Admin
+from cartoray.settings import Settings
+from cartoray.topics import topics
+from ingestion.ingestion_actor import IngestionActor
+from ingestion.writer import check_graph
+
+log = logging.getLogger(__name__)
+_TICK_S = 0.25
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a driver that is ready tells its user."""
+
+    intel_actors: int
+    ingestion_actors: int
+    ray_address: str
+    dashboard_url: str
+
+
+@contextlib.contextmanager
+def _ray(cpus: int, *, dashboard: bool) -> Iterator[tuple[str, str]]:
+    """Joins the Ray cluster that RAY_ADDRESS names, else starts a local one for as long as the block lasts."""
+    joined = bool(os.environ.get("RAY_ADDRESS"))
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if joined:
+        context: Any = ray.init(namespace=NAMESPACE, **quiet)
+    else:
+        # Logical CPUs: an actor waits for the network most of its time, so a laptop runs more of them than it has cores
+        context = ray.init(
+            namespace=NAMESPACE,
+            num_cpus=max(cpus, os.cpu_count() or 1),
+            include_dashboard=dashboard,
+            object_store_memory=80 * 1024 * 1024,  # nothing travels through Ray's object store; 75 MiB is its minimum
+            **quiet,
+        )
+    try:
+        yield context.address_info["address"], context.dashboard_url or ""
+    finally:
+        ray.shutdown()
+
+
+class Driver:
+    """Keeps both pools and the coordinator running until it is told to stop.
+
+    `directory`: where the workers look for `cartoray.toml` and the embedded stack; no setting travels through Ray,
+    whose dashboard shows what does.
+    """
+
+    def __init__(self, settings: Settings, directory: Path, *, dashboard: bool = True) -> None:
+        self._settings, self._directory, self._dashboard = settings, directory, dashboard
+
+    def serve(self, stop: threading.Event, ready: Callable[[Serving], None]) -> None:
+        """Returns after `stop` was set and the pools have drained.
+
+        Raises KafkaUnavailable, GraphUnavailable, GraphRefused or SettingError when it cannot begin, StackError when a
+        pool's members die again and again.
+        """
+        settings = self._settings
+        names = topics(settings.kafka)
+        Admin(settings.kafka).ensure([names.jobs, names.data, names.events, names.dead_letters])
+        check_graph(settings.neo4j)
+        sizes = settings.intel.actors, settings.ingestion.actors
+        with _ray(sum(sizes), dashboard=self._dashboard) as (address, dashboard_url):
+            pools = (
+                Pool("intel", IntelActor, sizes[0], self._arguments),
+                Pool("ingestion", IngestionActor, sizes[1], self._arguments),
+            )
+            with self._coordinator(stop):
+                ready(Serving(*sizes, address, dashboard_url))
+                try:
+                    self._supervise(pools, stop)
+                finally:
+                    self._drain(pools)
+
+    def _arguments(self, slot: int) -> tuple[int, str]:
+        return slot, str(self._directory.resolve())
+
+    @contextlib.contextmanager
+    def _coordinator(self, stop: threading.Event) -> Iterator[None]:
+        ended = threading.Event()
+        coordinator = Coordinator(self._settings.kafka, follow_ups(modules()))
+
+        def keep_running() -> None:
+            while not ended.is_set():
+                try:
+                    coordinator.run(ended)
+                except CartorayError as error:  # Kafka went away: it reads everything again when it is back
+                    log.warning("coordinator_restarts", extra={"reason": str(error)})
+                    ended.wait(1)
+
+        thread = threading.Thread(target=keep_running, name="coordinator", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(self._settings.kafka.timeout_s)
+
+    def _supervise(self, pools: tuple[Pool, ...], stop: threading.Event) -> None:
+        while not stop.is_set():
+            self._turn(pools)
+            for pool in pools:
+                if (slot := pool.membership.given_up) is not None:
+                    raise StackError(
+                        f"Actor {slot.number} of pool {pool.name} died {slot.deaths} times in a row: {slot.last_reason}"
+                    )
+
+    def _turn(self, pools: tuple[Pool, ...]) -> None:
+        for pool in pools:
+            pool.reconcile()
+        references = {reference: pool for pool in pools for reference in pool.references()}
+        if not references:
+            time.sleep(_TICK_S)
+            return
+        done, _ = ray.wait(list(references), num_returns=1, timeout=_TICK_S)
+        for reference in done:
+            references[reference].ended(reference)
+
+    def _drain(self, pools: tuple[Pool, ...]) -> None:
+        """Intel first stops taking jobs; both finish what is under way within the larger of their budgets."""
+        deadline = time.monotonic() + max(self._settings.intel.drain_s, self._settings.ingestion.drain_s) + 2
+        for pool in pools:
+            pool.drain()
+        while time.monotonic() < deadline:
+            references = {reference: pool for pool in pools for reference in pool.references()}
+            if not references:
+                return
+            done, _ = ray.wait(list(references), num_returns=1, timeout=_TICK_S)
+            for reference in done:
+                references[reference].ended(reference)
+        for pool in pools:
+            pool.kill()

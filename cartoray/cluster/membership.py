@@ -1,0 +1,128 @@
+"""The members of a pool: which slots are to be started, and when to give up. No Ray, no clock.
+
+    state      start      ready     died       drain      stopped
+    waiting    starting   –         –          stopped    –
+    starting   –          running   waiting    draining   stopped
+    running    –          –         waiting    draining   stopped
+    draining   –          –         stopped    draining   stopped
+    stopped    –          –         –          stopped    –
+
+A step that the table does not have raises IllegalTransition and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from cartoray.errors import IllegalTransition
+
+
+class Member(StrEnum):
+    WAITING = "waiting"
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Signal(StrEnum):
+    START = "start"
+    READY = "ready"
+    DIED = "died"
+    DRAIN = "drain"
+    STOPPED = "stopped"
+
+
+_TABLE: Mapping[Member, Mapping[Signal, Member]] = {
+    Member.WAITING: {Signal.START: Member.STARTING, Signal.DRAIN: Member.STOPPED},
+    Member.STARTING: {
+        Signal.READY: Member.RUNNING,
+        Signal.DIED: Member.WAITING,
+        Signal.DRAIN: Member.DRAINING,
+        Signal.STOPPED: Member.STOPPED,
+    },
+    Member.RUNNING: {Signal.DIED: Member.WAITING, Signal.DRAIN: Member.DRAINING, Signal.STOPPED: Member.STOPPED},
+    Member.DRAINING: {Signal.DIED: Member.STOPPED, Signal.DRAIN: Member.DRAINING, Signal.STOPPED: Member.STOPPED},
+    Member.STOPPED: {Signal.DRAIN: Member.STOPPED},
+}
+
+
+def step(member: Member, signal: Signal) -> Member:
+    """The state after `signal`. Raises IllegalTransition."""
+    try:
+        return _TABLE[member][signal]
+    except KeyError:
+        raise IllegalTransition(f"A member that is {member} cannot be told {signal}.") from None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How dead members are replaced.
+
+    A member that lived `healthy_ms` starts a new count of deaths. Serve and Ray Data cap consecutive deaths as well:
+    what dies at once, every time, does not get better by starting it for ever.
+    """
+
+    back_off_first_ms: int = 500
+    back_off_last_ms: int = 15_000
+    deaths_max: int = 8
+    healthy_ms: int = 30_000
+
+
+@dataclass(frozen=True)
+class Slot:
+    number: int
+    member: Member = Member.WAITING
+    deaths: int = 0  # in a row, none of them healthy before
+    start_at_ms: int = 0
+    started_ms: int = 0
+    last_reason: str = ""
+
+
+class Membership:
+    """The slots of one pool of fixed size."""
+
+    def __init__(self, size: int, policy: Policy | None = None) -> None:
+        self._policy = policy or Policy()
+        self._slots = [Slot(number) for number in range(size)]
+
+    def __getitem__(self, number: int) -> Slot:
+        return self._slots[number]
+
+    def due(self, now_ms: int) -> list[int]:
+        """Slots to start now."""
+        return [slot.number for slot in self._slots if slot.member is Member.WAITING and slot.start_at_ms <= now_ms]
+
+    def start(self, number: int, now_ms: int) -> None:
+        self._move(number, Signal.START, started_ms=now_ms)
+
+    def ready(self, number: int) -> None:
+        self._move(number, Signal.READY)
+
+    def died(self, number: int, now_ms: int, reason: str) -> None:
+        """The member is gone without having been asked to go; it is started again after a back-off."""
+        slot = self._slots[number]
+        deaths = 1 if now_ms - slot.started_ms >= self._policy.healthy_ms else slot.deaths + 1
+        wait_ms = min(self._policy.back_off_first_ms * 2 ** (deaths - 1), self._policy.back_off_last_ms)
+        self._move(number, Signal.DIED, deaths=deaths, start_at_ms=now_ms + wait_ms, last_reason=reason)
+
+    def drain(self) -> None:
+        for slot in self._slots:
+            self._move(slot.number, Signal.DRAIN)
+
+    def stopped(self, number: int) -> None:
+        self._move(number, Signal.STOPPED)
+
+    @property
+    def given_up(self) -> Slot | None:
+        """A slot that died too often in a row, if any: the driver ends then, rather than turning in circles."""
+        return next((slot for slot in self._slots if slot.deaths > self._policy.deaths_max), None)
+
+    def states(self) -> list[Member]:
+        return [slot.member for slot in self._slots]
+
+    def _move(self, number: int, signal: Signal, **changes: object) -> None:
+        slot = self._slots[number]
+        self._slots[number] = replace(slot, member=step(slot.member, signal), **changes)  # type: ignore[arg-type]

@@ -1,0 +1,100 @@
+"""Makes a pool of Ray actors what its membership says."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from cartoray.cluster.membership import Member, Membership
+from cartoray.errors import CartorayError, Permanent
+
+log = logging.getLogger(__name__)
+NAMESPACE = "cartoray"
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+class Pool:
+    """Actors of one class, one per slot, each with one long `run` task: its end is the sign of death.
+
+    The actors are not detached: they end with the driver. Nothing is lost by that, since all they know is in Kafka.
+    """
+
+    def __init__(self, name: str, actor: type, size: int, make_arguments: Callable[[int], tuple[Any, ...]]) -> None:
+        self.name = name
+        self.membership = Membership(size)
+        self._class: Any = ray.remote(actor)
+        self._make_arguments = make_arguments
+        self._handles: dict[int, Any] = {}
+        self._runs: dict[Any, int] = {}  # reference of the run task → slot
+
+    def references(self) -> list[Any]:
+        return list(self._runs)
+
+    def reconcile(self) -> None:
+        """Starts what is due. Does not block: an actor without a node stays pending, which is Ray's sign to add one."""
+        for slot in self.membership.due(_now_ms()):
+            handle = self._class.options(
+                name=f"{self.name}-{slot:03d}-{_now_ms():x}",  # a dead actor's name is free only some time later
+                namespace=NAMESPACE,
+                num_cpus=1,
+                max_restarts=0,  # the driver replaces members itself: with back-off, and an end to it
+                max_concurrency=8,
+                scheduling_strategy="SPREAD",
+            ).remote(*self._make_arguments(slot))
+            self._handles[slot] = handle
+            self._runs[handle.run.options(name=f"{self.name}.run").remote()] = slot
+            self.membership.start(slot, _now_ms())
+            self.membership.ready(slot)
+
+    def ended(self, reference: Any) -> None:
+        """A run task ended. Raises the actor's own error when starting it again cannot help."""
+        slot = self._runs.pop(reference)
+        self._handles.pop(slot, None)
+        draining = self.membership[slot].member is Member.DRAINING
+        try:
+            ray.get(reference)
+            reason = "ended without being asked to"
+        except RayTaskError as error:
+            if isinstance(error.cause, Permanent) and not draining:
+                raise error.cause from None
+            reason = str(error.cause) if isinstance(error.cause, CartorayError) else repr(error.cause)
+        except RayError as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        if draining:
+            self.membership.stopped(slot)
+            return
+        log.warning("member_died", extra={"pool": self.name, "slot": slot, "reason": reason})
+        self.membership.died(slot, _now_ms(), reason)
+
+    def drain(self) -> None:
+        """Asks every member to finish what is under way and return from `run`."""
+        self.membership.drain()
+        for handle in self._handles.values():
+            handle.drain.remote()
+
+    def kill(self) -> None:
+        """Ends what is left, at once."""
+        for handle in self._handles.values():
+            ray.kill(handle)
+        self._handles.clear()
+        self._runs.clear()
+
+    def statuses(self, timeout_s: float) -> list[dict[str, Any]]:
+        """What the members say of themselves, of those that answer within `timeout_s`."""
+        asked = [handle.status.remote() for handle in self._handles.values()]
+        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
+        answers = []
+        for reference in ready:
+            try:
+                answers.append(ray.get(reference))
+            except RayError:  # it died between the question and the answer: `ended` will see it
+                continue
+        return answers

@@ -1,0 +1,146 @@
+"""What happened to a run: the values on `run_events` (JSON), from which its state is rebuilt at any time.
+
+Every event is a fact about one attempt, batch or step: the same event twice, or events in another order, give the same
+state (see `cartoray.completion`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from cartoray.jobs import Frozen, Run
+
+
+class Deferral(Frozen):
+    """Relationships whose other end was not in the graph when their message was written.
+
+    Points at the message on `graph_data` that holds them: (partition, offset) of `rows` rows, relationship number
+    `relationship` of its schema (as `ingestion.statements` numbers them).
+    """
+
+    partition: int
+    offset: int
+    relationship: int
+    rows: int
+
+
+class Unresolved(Frozen):
+    """Relationships whose other end did not come until the end of the run."""
+
+    relationship: str
+    target_label: str
+    rows: int
+    sample: tuple[str, ...] = ()
+
+
+class RunPlanned(Frozen):
+    """Published before the run's first job."""
+
+    kind: Literal["run_planned"] = "run_planned"
+    run: Run
+
+
+class RunPublished(Frozen):
+    """All jobs of the run are on `intel_jobs`. A run without it was cut off while it was being published."""
+
+    kind: Literal["run_published"] = "run_published"
+    run_id: str
+
+
+class JobStarted(Frozen):
+    kind: Literal["job_started"] = "job_started"
+    run_id: str
+    job_id: str
+    attempt: str
+    actor: str
+    at_ms: int
+
+
+class JobEnded(Frozen):
+    """An attempt ended and all `messages` that it published are acknowledged by Kafka (sequences 0 … messages-1).
+
+    `reason` says why it failed, in words that need no log; `skipped_regions` are not enabled for the account.
+    """
+
+    kind: Literal["job_ended"] = "job_ended"
+    run_id: str
+    job_id: str
+    attempt: str
+    outcome: Literal["finished", "failed"]
+    messages: int
+    rows: int
+    calls: int
+    duration_ms: int
+    at_ms: int
+    reason: str = ""
+    skipped_regions: tuple[str, ...] = ()
+
+
+class BatchLanded(Frozen):
+    """Messages of one attempt are in Neo4j: committed there before this event was published.
+
+    `rows` are those of each message, in the order of `sequences`.
+    """
+
+    kind: Literal["batch_landed"] = "batch_landed"
+    run_id: str
+    job_id: str
+    attempt: str
+    sequences: tuple[int, ...]
+    rows: tuple[int, ...]
+    at_ms: int
+    deferrals: tuple[Deferral, ...] = ()
+
+
+class MessageRefused(Frozen):
+    """A message of an attempt went to the dead-letter topic: its job has not landed, and does not clean up."""
+
+    kind: Literal["message_refused"] = "message_refused"
+    run_id: str
+    job_id: str
+    attempt: str
+    sequence: int
+    reason: str
+
+
+class StepLanded(Frozen):
+    """A cleanup or settle step of the run is in Neo4j; with a `reason`, it cannot be done, and that is why."""
+
+    kind: Literal["step_landed"] = "step_landed"
+    run_id: str
+    step_id: str
+    at_ms: int
+    nodes_deleted: int = 0
+    relationships_deleted: int = 0
+    relationships_settled: int = 0
+    unresolved: tuple[Unresolved, ...] = ()
+    reason: str = ""
+
+
+Event = Annotated[
+    RunPlanned | RunPublished | JobStarted | JobEnded | BatchLanded | MessageRefused | StepLanded,
+    Field(discriminator="kind"),
+]
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def run_of(event: Event) -> str:
+    return event.run.run_id if isinstance(event, RunPlanned) else event.run_id
+
+
+def key_of(event: Event) -> str:
+    """The event's key on `run_events`: a fact told twice has the same key, so compaction drops the repetition."""
+    match event:
+        case RunPlanned() | RunPublished():
+            what = ""
+        case JobStarted() | JobEnded():
+            what = f"{event.job_id}/{event.attempt}"
+        case BatchLanded():
+            what = f"{event.job_id}/{event.attempt}/{','.join(map(str, event.sequences))}"
+        case MessageRefused():
+            what = f"{event.job_id}/{event.attempt}/{event.sequence}"
+        case StepLanded():
+            what = event.step_id
+    return f"{run_of(event)}/{event.kind}/{what}"

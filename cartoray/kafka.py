@@ -1,0 +1,398 @@
+"""The only file that knows confluent-kafka. Each verb says what may block, what its success means and what it raises.
+
+Clients are made by the process that uses them, never at import: librdkafka's threads do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka import Message as _Message
+from confluent_kafka.admin import (
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from cartoray.errors import KafkaUnavailable, SettingError
+from cartoray.messages import Message
+from cartoray.settings import KafkaSettings, variable
+from cartoray.topics import Topic
+
+_POLL_S = 0.1
+
+
+def _unavailable(settings: KafkaSettings, what: str, error: object = "") -> KafkaUnavailable:
+    detail = f" ({error})" if error else ""
+    return KafkaUnavailable(
+        f"Kafka at {settings.bootstrap_servers} {what}{detail}. Start it with `cartoray up`, "
+        f"or set {variable('kafka', 'bootstrap_servers')} to the brokers you have."
+    )
+
+
+def _client(settings: KafkaSettings, **more: Any) -> dict[str, Any]:
+    # librdkafka's own log lines on stderr would tear the progress display; errors reach the callers as exceptions
+    return {"bootstrap.servers": settings.bootstrap_servers, "log_level": 0, "socket.keepalive.enable": True, **more}
+
+
+class Admin:
+    """Topics and offsets. Calls block until the broker answered, at most `timeout_s` of the settings."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._client = AdminClient(_client(settings))
+
+    def check(self) -> None:
+        """Returns when a broker answered. Raises KafkaUnavailable."""
+        try:
+            self._client.list_topics(timeout=self._settings.timeout_s)
+        except KafkaException as error:
+            raise _unavailable(self._settings, f"does not answer within {self._settings.timeout_s:g} s") from error
+
+    def ensure(self, wanted: Iterable[Topic]) -> None:
+        """Creates the topics that are absent and checks those that are present.
+
+        Raises KafkaUnavailable, or SettingError for a topic whose settings would lose data.
+        """
+        self.check()
+        present = self._client.list_topics(timeout=self._settings.timeout_s).topics
+        wanted = list(wanted)
+        new = [
+            NewTopic(topic.name, topic.partitions, self._settings.replication, config=dict(topic.config))
+            for topic in wanted
+            if topic.name not in present
+        ]
+        for name, future in self._client.create_topics(new).items() if new else ():
+            try:
+                future.result(self._settings.timeout_s)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
+                    raise SettingError(f"Topic {name} cannot be created: {error.args[0].str()}.") from None
+        created = {topic.topic for topic in new}
+        self._check_configs([topic for topic in wanted if topic.name not in created])
+        self._wait_for_leaders({topic.name for topic in wanted})
+
+    def _check_configs(self, topics: Sequence[Topic]) -> None:
+        resources = {ConfigResource(ResourceType.TOPIC, topic.name): topic for topic in topics}
+        for resource, future in self._client.describe_configs(list(resources)).items() if resources else ():
+            topic = next(topic for topic in topics if topic.name == resource.name)
+            have = {name: entry.value for name, entry in future.result(self._settings.timeout_s).items()}
+            policy = set(topic.config["cleanup.policy"].split(","))
+            if set(have["cleanup.policy"].split(",")) != policy:
+                raise SettingError(
+                    f"Topic {topic.name} has cleanup.policy={have['cleanup.policy']}, "
+                    f"cartoray needs {topic.config['cleanup.policy']}: change the topic."
+                )
+            needed = int(topic.config.get("max.message.bytes", 0))
+            if int(have["max.message.bytes"]) < needed:
+                raise SettingError(
+                    f"Topic {topic.name} takes messages of {have['max.message.bytes']} bytes, cartoray sends up to "
+                    f"{needed}: raise the topic's max.message.bytes or lower {variable('kafka', 'message_bytes_max')}."
+                )
+
+    def _wait_for_leaders(self, names: set[str]) -> None:
+        """A topic just created has no leader for some milliseconds."""
+        deadline = time.monotonic() + self._settings.timeout_s
+        while time.monotonic() < deadline:
+            found = self._client.list_topics(timeout=self._settings.timeout_s).topics
+            if all(
+                name in found and found[name].partitions and all(p.leader >= 0 for p in found[name].partitions.values())
+                for name in names
+            ):
+                return
+            time.sleep(0.05)
+        raise _unavailable(self._settings, f"has no leader for a partition of {', '.join(sorted(names))}")
+
+    def partitions(self, topic: str) -> list[int]:
+        """Partition numbers of `topic`; empty when there is no such topic."""
+        try:
+            metadata = self._client.list_topics(topic, timeout=self._settings.timeout_s).topics[topic]
+        except KafkaException as error:
+            raise _unavailable(self._settings, "does not answer", error) from error
+        return sorted(metadata.partitions) if metadata.error is None else []
+
+    def end_offsets(self, topic: str) -> dict[int, int]:
+        """Partition → log-end offset. A read up to it has seen all that was published before the call."""
+        latest: Any = OffsetSpec.latest  # the library's stub has no type for it
+        asked = {TopicPartition(topic, partition): latest() for partition in self.partitions(topic)}
+        try:
+            return {
+                at.partition: future.result(self._settings.timeout_s).offset
+                for at, future in (self._client.list_offsets(asked).items() if asked else ())
+            }
+        except KafkaException as error:
+            raise _unavailable(self._settings, "does not answer", error) from error
+
+
+class Publisher:
+    """An idempotent producer with a thread of its own for delivery reports."""
+
+    def __init__(self, settings: KafkaSettings, name: str) -> None:
+        self._settings = settings
+        self._producer = Producer(
+            _client(
+                settings,
+                **{
+                    "client.id": name,
+                    "enable.idempotence": True,
+                    "compression.type": "none",  # rows are compressed inside Arrow already
+                    "linger.ms": 5,
+                    "message.max.bytes": settings.message_bytes_max + 200_000,
+                    "queue.buffering.max.kbytes": 65_536,
+                    "delivery.timeout.ms": int(settings.delivery_timeout_s * 1000),
+                },
+            )
+        )
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name=f"{name}-producer", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while not self._closed.is_set():
+            self._producer.poll(_POLL_S)
+
+    def publish(
+        self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> Future[tuple[int, int]]:
+        """Queues a message. The future's result is (partition, offset) once Kafka has acknowledged it.
+
+        Blocks while the local queue (64 MiB) is full: that is the back-pressure on the extraction. The future raises
+        KafkaUnavailable when the message was not acknowledged within `delivery_timeout_s`.
+        """
+        future: Future[tuple[int, int]] = Future()
+
+        def delivered(error: KafkaError | None, message: _Message) -> None:
+            if error is None:
+                future.set_result((message.partition() or 0, message.offset() or 0))
+            else:
+                future.set_exception(_unavailable(self._settings, "did not take a message", error.str()))
+
+        while True:
+            try:
+                self._producer.produce(topic, key=key, value=value, headers=list(headers), on_delivery=delivered)
+                return future
+            except BufferError:
+                self._closed.wait(_POLL_S)
+
+    def flush(self) -> None:
+        """Returns when every message published so far is acknowledged. Raises KafkaUnavailable."""
+        if left := self._producer.flush(self._settings.delivery_timeout_s):
+            raise _unavailable(self._settings, f"has not acknowledged {left} messages")
+
+    def close(self) -> None:
+        """Flushes and ends the thread. Raises KafkaUnavailable like `flush`."""
+        try:
+            self.flush()
+        finally:
+            self._closed.set()
+            self._thread.join()
+
+
+def _read(raw: _Message) -> Message:
+    return Message(
+        topic=raw.topic() or "",
+        partition=raw.partition() or 0,
+        offset=raw.offset() or 0,
+        key=_bytes(raw.key()),
+        value=_bytes(raw.value()),
+        headers=_headers(raw.headers()),
+    )
+
+
+def _headers(raw: Any) -> dict[str, bytes]:  # the stub has a type that cannot be unpacked
+    return {name: _bytes(value) for name, value in raw or ()}
+
+
+def _bytes(value: str | bytes | None) -> bytes:
+    return value.encode() if isinstance(value, str) else value or b""
+
+
+class GroupConsumer:
+    """A member of a consumer group (KIP-848). All calls from one thread; callbacks run inside `poll`.
+
+    `on_assigned(partitions)` and `on_revoked(partitions)` get partition numbers. In `on_revoked` the partitions are
+    still this member's: what is committed there counts.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        topic: str,
+        group: str,
+        name: str,
+        on_assigned: Callable[[list[int]], None],
+        on_revoked: Callable[[list[int]], None],
+    ) -> None:
+        self._settings, self._topic = settings, topic
+        self._consumer = Consumer(
+            _client(
+                settings,
+                **{
+                    "group.id": group,
+                    "client.id": name,
+                    "group.protocol": "consumer",
+                    "auto.offset.reset": "earliest",
+                    "enable.auto.commit": False,
+                    "enable.auto.offset.store": False,
+                    "max.poll.interval.ms": 300_000,
+                    "queued.max.messages.kbytes": 16_384,
+                    "fetch.message.max.bytes": settings.message_bytes_max + 200_000,
+                },
+            )
+        )
+        self._consumer.subscribe(
+            [topic],
+            on_assign=lambda _, at: on_assigned([partition.partition for partition in at]),
+            on_revoke=lambda _, at: on_revoked([partition.partition for partition in at]),
+        )
+
+    def poll(self, timeout_s: float) -> Message | None:
+        """The next message, or None after `timeout_s`. A broker that is away is waited for, not an error.
+
+        Raises KafkaUnavailable when the client itself cannot go on.
+        """
+        raw = self._consumer.poll(timeout_s)
+        if raw is None:
+            return None
+        if (error := raw.error()) is not None:
+            if error.fatal():
+                raise _unavailable(self._settings, "ended this consumer", error.str())
+            return None
+        return _read(raw)
+
+    def commit(self, offsets: Mapping[int, int]) -> bool:
+        """Commits partition → next offset. Blocks for the answer.
+
+        False when the broker refused because the group moved on (the partitions are another's now: it will redeliver)
+        or is away: the next commit carries the same or later offsets.
+        """
+        if not offsets:
+            return True
+        at = [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
+        try:
+            self._consumer.commit(offsets=at, asynchronous=False)
+        except KafkaException:
+            return False
+        return True
+
+    def pause(self, partitions: Iterable[int]) -> None:
+        self._consumer.pause([TopicPartition(self._topic, partition) for partition in partitions])
+
+    def resume(self, partitions: Iterable[int]) -> None:
+        self._consumer.resume([TopicPartition(self._topic, partition) for partition in partitions])
+
+    def close(self) -> None:
+        """Leaves the group, so that the others get the partitions at once."""
+        self._consumer.close()
+
+
+class Follower:
+    """Reads a whole topic from its beginning, without a group: a view that can be rebuilt at any time."""
+
+    def __init__(self, settings: KafkaSettings, topic: str, name: str) -> None:
+        self._settings = settings
+        self._ends = Admin(settings).end_offsets(topic)
+        self._consumer = Consumer(
+            _client(
+                settings,
+                **{
+                    "group.id": f"{name}-unused",
+                    "client.id": name,
+                    "enable.auto.commit": False,
+                    "enable.partition.eof": True,
+                    "auto.offset.reset": "earliest",
+                },
+            )
+        )
+        self._behind = {partition for partition, end in self._ends.items() if end > 0}
+        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in self._ends])
+
+    @property
+    def caught_up(self) -> bool:
+        """Everything that was in the topic when this follower was made has been returned."""
+        return not self._behind
+
+    def poll(self, timeout_s: float) -> list[Message]:
+        """What came within `timeout_s`, possibly nothing. Raises KafkaUnavailable when the client cannot go on."""
+        messages = []
+        for raw in self._consumer.consume(1_000, timeout_s):
+            partition = raw.partition() or 0
+            if (error := raw.error()) is not None:
+                if error.code() == KafkaError._PARTITION_EOF:
+                    self._behind.discard(partition)
+                elif error.fatal():
+                    raise _unavailable(self._settings, "ended this consumer", error.str())
+                continue
+            messages.append(_read(raw))
+            if (raw.offset() or 0) + 1 >= self._ends.get(partition, 0):
+                self._behind.discard(partition)
+        return messages
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def read_all(settings: KafkaSettings, topic: str, name: str = "cartoray-read") -> Iterator[Message]:
+    """Every message of the topic up to its present end. Raises KafkaUnavailable when it does not arrive in time."""
+    follower = Follower(settings, topic, name)
+    deadline = time.monotonic() + settings.timeout_s
+    try:
+        while not follower.caught_up:
+            messages = follower.poll(_POLL_S)
+            if messages:
+                deadline = time.monotonic() + settings.timeout_s
+            elif time.monotonic() > deadline:
+                raise _unavailable(settings, f"sends no more of topic {topic}")
+            yield from messages
+    finally:
+        follower.close()
+
+
+def read_at(settings: KafkaSettings, topic: str, at: Iterable[tuple[int, int]]) -> Iterator[Message]:
+    """The messages at (partition, offset), in the order given. A message that is no longer there is left out.
+
+    Blocks up to `timeout_s` per message. Raises KafkaUnavailable.
+    """
+    consumer = Consumer(
+        _client(
+            settings,
+            **{
+                "group.id": "cartoray-read-at-unused",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+            },
+        )
+    )
+    try:
+        for partition, offset in at:
+            consumer.assign([TopicPartition(topic, partition, offset)])
+            deadline = time.monotonic() + settings.timeout_s
+            while True:
+                raw = consumer.poll(_POLL_S)
+                if raw is not None and raw.error() is None:
+                    if raw.partition() == partition and raw.offset() == offset:
+                        yield _read(raw)
+                    break
+                error = raw.error() if raw is not None else None
+                if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    break
+                if time.monotonic() > deadline:
+                    raise _unavailable(settings, f"does not send {topic}[{partition}]@{offset}")
+    finally:
+        consumer.close()

@@ -1,0 +1,83 @@
+"""Cartography's schema classes as cartoray refers to them: by path on the wire, by fields in Arrow.
+
+Only `cartography.models` is ever imported here (0.2 s); nothing of `cartography.intel`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import lru_cache
+
+from cartography.models.core.common import PropertyRef
+from cartography.models.core.nodes import CartographyNodeSchema
+from cartography.models.core.relationships import CartographyRelSchema
+
+from cartoray.errors import UnreadableMessage
+
+_PATH = re.compile(r"^cartography\.models(\.[a-z0-9_]+)+:[A-Za-z0-9_]+$")
+
+
+def path_of(schema: CartographyNodeSchema | CartographyRelSchema) -> str:
+    """The schema's name on the wire: `cartography.models.aws.ec2.instances:EC2InstanceSchema`."""
+    return f"{type(schema).__module__}:{type(schema).__name__}"
+
+
+@lru_cache(maxsize=4096)
+def node_schema(path: str) -> CartographyNodeSchema:
+    """The node schema that `path` names.
+
+    The path comes from a message, so only classes of `cartography.models` are looked up.
+    Raises UnreadableMessage: no such path, or not a node schema.
+    """
+    found = _resolve(path)
+    if not (isinstance(found, type) and issubclass(found, CartographyNodeSchema)):
+        raise UnreadableMessage(f"{path!r} is not a node schema of this Cartography release.")
+    return found()
+
+
+@lru_cache(maxsize=4096)
+def matchlink_schema(path: str) -> CartographyRelSchema:
+    """The matchlink (a relationship schema that stands alone) that `path` names. Raises UnreadableMessage."""
+    found = _resolve(path)
+    if not (isinstance(found, type) and issubclass(found, CartographyRelSchema)):
+        raise UnreadableMessage(f"{path!r} is not a relationship schema of this Cartography release.")
+    return found()
+
+
+def _resolve(path: str) -> object:
+    if not _PATH.match(path):
+        raise UnreadableMessage(f"{path!r} is not the path of a Cartography schema.")
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UnreadableMessage(f"This Cartography release has no schema {path!r}.") from error
+
+
+def relationships(schema: CartographyNodeSchema) -> tuple[CartographyRelSchema, ...]:
+    """The relationships of a node schema, the sub resource's first: their place is their number."""
+    first = (schema.sub_resource_relationship,) if schema.sub_resource_relationship else ()
+    others = tuple(schema.other_relationships.rels) if schema.other_relationships else ()
+    return first + others
+
+
+def _refs(schema: CartographyNodeSchema) -> Iterator[PropertyRef]:
+    yield from asdict(schema.properties).values()
+    for relationship in relationships(schema):
+        yield from asdict(relationship.target_node_matcher).values()
+        yield from asdict(relationship.properties).values()
+
+
+@lru_cache(maxsize=4096)
+def fields(path: str) -> tuple[str, ...]:
+    """The fields that rows of this schema are read for, sorted: the columns on the wire. Other fields are not sent."""
+    return tuple(sorted({ref.name for ref in _refs(node_schema(path)) if not ref.set_in_kwargs}))
+
+
+@lru_cache(maxsize=4096)
+def constants(path: str) -> tuple[str, ...]:
+    """Names of the values that are the same for all rows of a load (Cartography's kwargs, e.g. `AWS_ID`), sorted."""
+    return tuple(sorted({ref.name for ref in _refs(node_schema(path)) if ref.set_in_kwargs}))

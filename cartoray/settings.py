@@ -1,0 +1,225 @@
+"""Typed settings: `CARTORAY_<GROUP>_<NAME>` in the environment, then a file, then the embedded stack, then defaults.
+
+The file is `cartoray.toml` in the working directory, or the one that `CARTORAY_CONFIG` names, with a table per group.
+The embedded stack (`cartoray up`) leaves its addresses in its state folder, so that commands beside it need no
+settings at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from cartoray.errors import SettingError
+from cartoray.stack.config import StackSettings
+
+PREFIX = "CARTORAY_"
+FILE_VARIABLE = "CARTORAY_CONFIG"
+FILE_DEFAULT = "cartoray.toml"
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class KafkaSettings(_Group):
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="brokers, host:port, comma between", min_length=1)
+    topic_prefix: str = Field(
+        "", description="before every topic and group name, to share a Kafka cluster", pattern=r"^[A-Za-z0-9._-]*$"
+    )
+    jobs_partitions: int = Field(
+        64, ge=1, le=10_000, description="of intel_jobs when it is created: the most intel actors that can share it"
+    )
+    data_partitions: int = Field(
+        16, ge=1, le=10_000, description="of graph_data when it is created: the most ingestion actors that can share it"
+    )
+    replication: int = Field(1, ge=1, le=9, description="replicas of a topic when it is created; 3 on a real cluster")
+    retention_hours: int = Field(
+        168, ge=1, description="of jobs, data and events; a run must be complete before its data is gone"
+    )
+    message_bytes_max: int = Field(
+        900_000, ge=10_000, le=50_000_000, description="of one graph_data message; the broker's own default is 1 MiB"
+    )
+    timeout_s: float = Field(10, gt=0, description="for a broker to answer before it counts as unreachable")
+    delivery_timeout_s: float = Field(
+        120, gt=0, description="until a message that Kafka never acknowledged is an error"
+    )
+
+
+class Neo4jSettings(_Group):
+    uri: str = Field("bolt://127.0.0.1:7687", description="bolt:// or neo4j:// (+s, +ssc for TLS)")
+    user: str = "neo4j"
+    password: SecretStr = SecretStr("")
+    database: str = Field("neo4j", min_length=1)
+    timeout_s: float = Field(15, gt=0, description="for a connection before Neo4j counts as unreachable")
+    transaction_timeout_s: float = Field(120, gt=0, description="after which the server ends a transaction of ours")
+
+    @field_validator("uri")
+    @classmethod
+    def _known_scheme(cls, uri: str) -> str:
+        if uri.split("://", 1)[0] not in {"bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc"}:
+            raise ValueError("a URI such as bolt://host:7687 or neo4j+s://host:7687")
+        return uri
+
+
+class AwsSettings(_Group):
+    role_name: str | None = Field(
+        None, description="role to assume in each account; none: the worker's own credentials, for its own account"
+    )
+    external_id: SecretStr | None = Field(None, description="external ID that the role's trust policy asks for")
+    partition: str = Field("aws", pattern=r"^aws(-[a-z]+)*$", description="of the roles' ARNs: aws, aws-us-gov, aws-cn")
+    default_region: str = Field("us-east-1", description="where STS, Organizations and region discovery are asked")
+    attempts_max: int = Field(8, ge=1, description="of one call when AWS throttles or fails, back-off between them")
+    connect_timeout_s: float = Field(10, gt=0)
+    read_timeout_s: float = Field(60, gt=0)
+
+
+class IntelSettings(_Group):
+    actors: int = Field(2, ge=1, description="in the pool; more than partitions of intel_jobs would idle")
+    jobs_per_actor: int = Field(16, ge=1, description="at once; each holds a few threads while it waits for the API")
+    calls_per_actor: int = Field(64, ge=1, description="API calls in flight at once in one actor")
+    job_timeout_s: float = Field(3600, gt=0, description="after which a job fails")
+    drain_s: float = Field(20, gt=0, description="to finish what is under way when asked to stop")
+
+
+class IngestionSettings(_Group):
+    actors: int = Field(2, ge=1, description="in the pool; more than partitions of graph_data would idle")
+    batch_rows: int = Field(5_000, ge=1, description="of one transaction at most")
+    batch_bytes: int = Field(8_000_000, ge=1, description="of messages in one transaction at most")
+    batch_age_ms: int = Field(100, ge=0, description="that a message waits for others at most")
+    retries_max: int = Field(
+        30, ge=0, description="of a transaction on transient errors, back-off between them, before the actor gives up"
+    )
+    drain_s: float = Field(20, gt=0, description="to finish what is under way when asked to stop")
+
+
+class SimulatedAwsSettings(_Group):
+    """Written by `cartoray up --simulate-aws`; used where the environment names no AWS endpoint of its own."""
+
+    endpoint_url: str | None = None
+    role_name: str | None = None
+
+
+class Settings(_Group):
+    """All settings. Immutable; made by `load`."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    neo4j: Neo4jSettings = Neo4jSettings()
+    aws: AwsSettings = AwsSettings()
+    intel: IntelSettings = IntelSettings()
+    ingestion: IngestionSettings = IngestionSettings()
+    stack: StackSettings = StackSettings()
+    simulated_aws: SimulatedAwsSettings = SimulatedAwsSettings()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """`settings`, and for each setting (group, name) that is not a default, where it came from."""
+
+    settings: Settings
+    sources: Mapping[tuple[str, str], str]
+
+
+def load(environment: Mapping[str, str] | None = None, directory: Path | None = None) -> Loaded:
+    """The settings in force for `directory` (default: the working directory).
+
+    Raises SettingError with one line: the setting, what it got and what it takes.
+    """
+    environment = os.environ if environment is None else environment
+    directory = directory or Path()
+    values: dict[str, dict[str, Any]] = {}
+    sources: dict[tuple[str, str], str] = {}
+
+    def take(layer: Mapping[str, Mapping[str, Any]], source: str) -> None:
+        for group, entries in layer.items():
+            for name, value in entries.items():
+                values.setdefault(group, {})[name] = value
+                sources[group, name] = source
+
+    file_layer, file_name = _from_file(environment, directory)
+    environment_layer = _from_environment(environment)
+    stack_folder = (
+        environment_layer.get("stack", {}).get("state_dir")
+        or file_layer.get("stack", {}).get("state_dir")
+        or StackSettings().state_dir
+    )
+    stack_file = directory / stack_folder / "settings.json"
+    take(_from_stack(stack_file), "embedded stack")
+    take(file_layer, file_name)
+    take(environment_layer, "environment")
+    try:
+        return Loaded(Settings.model_validate(values), sources)
+    except ValidationError as error:
+        raise SettingError(_explain(error, values, sources)) from None
+
+
+def variable(group: str, name: str) -> str:
+    """The environment variable of a setting: `CARTORAY_KAFKA_BOOTSTRAP_SERVERS`."""
+    return f"{PREFIX}{group}_{name}".upper()
+
+
+def _groups() -> list[str]:
+    return sorted(Settings.model_fields, key=len, reverse=True)  # the longest first: "simulated_aws" before "aws"
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    layer: dict[str, dict[str, Any]] = {}
+    for key, value in environment.items():
+        if not key.startswith(PREFIX) or key == FILE_VARIABLE:
+            continue
+        rest = key.removeprefix(PREFIX).lower()
+        group = next((group for group in _groups() if rest.startswith(f"{group}_")), None)
+        if group is None:
+            raise SettingError(f"{key} is not a setting of cartoray. `cartoray config` lists them.")
+        layer.setdefault(group, {})[rest.removeprefix(f"{group}_")] = value
+    return layer
+
+
+def _from_file(environment: Mapping[str, str], directory: Path) -> tuple[dict[str, dict[str, Any]], str]:
+    named = environment.get(FILE_VARIABLE)
+    path = directory / (named or FILE_DEFAULT)
+    if not path.exists():
+        if named:
+            raise SettingError(f"{FILE_VARIABLE} names {named}, which does not exist.")
+        return {}, ""
+    try:
+        content = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise SettingError(f"{path} cannot be read: {error.strerror}.") from None
+    for group, entries in content.items():
+        if group not in Settings.model_fields or not isinstance(entries, dict):
+            known = ", ".join(f"[{known}]" for known in Settings.model_fields)
+            raise SettingError(f"{path}: {group!r} is not a group of settings. Groups: {known}.")
+    return content, str(path)
+
+
+def _from_stack(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):  # not up, or being written at this moment: the defaults hold
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _explain(error: ValidationError, values: Mapping[str, Mapping[str, Any]], sources: Mapping[Any, str]) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    group, name = str(first["loc"][0]), str(first["loc"][1]) if len(first["loc"]) > 1 else ""
+    source = sources.get((group, name), "default")
+    label = variable(group, name) if source == "environment" else f"{group}.{name} ({source})"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(Settings.model_fields[group].annotation.model_fields)  # type: ignore[union-attr]
+        return f"{label} is not a setting of cartoray. Settings of {group}: {known}."
+    takes = first["msg"].removeprefix("Value error, ")
+    field = Settings.model_fields[group].annotation.model_fields.get(name)  # type: ignore[union-attr]
+    secret = field is not None and "SecretStr" in str(field.annotation)
+    got = "a secret" if secret else repr(values.get(group, {}).get(name))
+    return f"{label} is {got}; it takes: {takes[:1].lower()}{takes[1:]}."

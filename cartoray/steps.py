@@ -1,0 +1,45 @@
+"""What is done in the graph of an account once its data has landed: the other kind of message on `graph_data`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from cartoray.events import Deferral
+from cartoray.jobs import FORMAT_VERSION, Frozen
+
+
+class CleanupNodes(Frozen):
+    """Delete the nodes and relationships of `schema` in `account_id` that are older than the run."""
+
+    kind: Literal["cleanup_nodes"] = "cleanup_nodes"
+    schema_path: str
+
+
+class DeriveLinks(Frozen):
+    """Make the relationships of a matchlink from what is in the graph, then delete the older ones."""
+
+    kind: Literal["derive_links"] = "derive_links"
+    schema_path: str
+
+
+class Settle(Frozen):
+    """Apply relationships whose other end had not landed: the messages are read again from `graph_data`."""
+
+    kind: Literal["settle"] = "settle"
+    deferrals: tuple[Deferral, ...]
+
+
+Action = CleanupNodes | DeriveLinks | Settle
+
+
+class Step(Frozen):
+    """What is to be done in the graph of one account once its data has landed: JSON on `graph_data`."""
+
+    version: Literal[1] = FORMAT_VERSION
+    run_id: str
+    update_tag: int
+    step_id: str
+    account_id: str
+    actions: tuple[Action, ...] = Field(min_length=1)

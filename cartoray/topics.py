@@ -1,0 +1,53 @@
+"""The topics of cartoray: names, keys, partitions, retention. Everything durable outside of Neo4j is in these four."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cartoray.settings import KafkaSettings
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as it should be: `config` holds only what cartoray's correctness or its users' disks depend on."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The four topics, in the order in which a row passes them."""
+
+    jobs: Topic  # key: account, so that one actor holds an account's credentials, clients and rate limiter
+    data: Topic  # key: account; order inside a partition puts cleanup after its data without a lock
+    events: Topic  # key: the fact, so that compaction drops what was told twice
+    dead_letters: Topic  # key: that of the message
+
+
+def topics(settings: KafkaSettings) -> Topics:
+    retention = str(settings.retention_hours * 3_600_000)
+    keep = {"cleanup.policy": "delete", "retention.ms": retention}
+    name = f"{settings.topic_prefix}{{}}".format
+    return Topics(
+        jobs=Topic(name("intel_jobs"), settings.jobs_partitions, keep),
+        data=Topic(
+            name("graph_data"),
+            settings.data_partitions,
+            # the values are compressed by Arrow; headers and keys are added to them, hence the room above the limit
+            keep | {"max.message.bytes": str(settings.message_bytes_max + 100_000)},
+        ),
+        events=Topic(name("run_events"), 8, {"cleanup.policy": "compact,delete", "retention.ms": retention}),
+        dead_letters=Topic(
+            name("dead_letters"),
+            4,
+            keep | {"retention.ms": "-1", "max.message.bytes": str(settings.message_bytes_max + 200_000)},
+        ),
+    )
+
+
+def group(settings: KafkaSettings, pool: str) -> str:
+    """The consumer group of a pool: `cartoray.intel`, `cartoray.ingestion`."""
+    return f"{settings.topic_prefix}cartoray.{pool}"

@@ -1,0 +1,300 @@
+"""Rows ⇄ messages on `graph_data`.
+
+A message of rows is one Arrow IPC stream of one record batch, its buffers compressed with zstd inside the stream, and
+headers that say what it feeds. Arrow from a topic is untrusted: sizes are checked before anything is decompressed, and
+every batch is validated in full before a value is read (with pyarrow 26 a wrong string offset otherwise ends the
+process). Extension types, dictionaries and pickles are refused.
+
+    header        value                                       on
+    kind          rows | step                                 both
+    version       1                                           both
+    run, tag      run id, update tag (decimal)                both
+    job, attempt  who published it                            rows
+    sequence      0 … n-1 inside the attempt (decimal)        rows
+    schema        path of the node schema                     rows
+    constants     JSON: the values that all rows share        rows
+    step          step id                                     step
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
+
+from cartoray.errors import RowRejected, UnreadableMessage
+from cartoray.jobs import FORMAT_VERSION
+from cartoray.steps import Step
+
+Row = Mapping[str, Any]
+Headers = list[tuple[str, bytes]]
+
+ROWS_MAX = 100_000  # in one message; a null column needs no bytes for its rows, so bytes alone bound nothing
+COLUMNS_MAX = 1_000
+DECOMPRESSED_BYTES_MAX = 64 * 1024 * 1024
+_JSON_COLUMN = {b"cartoray.encoding": b"json"}
+# what pyarrow, struct and json raise on bytes that are not what they should be
+_UNREADABLE = (
+    pa.ArrowException,
+    EOFError,
+    OSError,
+    ValueError,
+    OverflowError,
+    struct.error,
+    IndexError,
+    RecursionError,
+)
+_UTC = pa.timestamp("us", tz="+00:00")  # read back as datetime.timezone.utc, which Neo4j stores as stock's tzutc
+
+
+@dataclass(frozen=True)
+class RowsHeader:
+    """What a message of rows feeds, and whose it is."""
+
+    run_id: str
+    update_tag: int
+    job_id: str
+    attempt: str
+    sequence: int
+    schema: str
+    constants: Mapping[str, str | int | bool | None]
+
+
+_STEP: TypeAdapter[Step] = TypeAdapter(Step)
+
+
+def encode_rows(rows: Sequence[Row], columns: Sequence[str]) -> pa.Table:
+    """`rows` (one per node, in order) as a table of `columns`; a field that a row lacks is null.
+
+    Types are inferred per column over all rows. A column that mixes types, or holds maps, travels as JSON.
+    Raises RowRejected naming row and field: an integer beyond 64 bits, or a value of no known type.
+    """
+    fields, arrays = [], []
+    for column in columns:
+        values = [row.get(column) for row in rows]
+        field, array = _encode_column(column, values)
+        fields.append(field)
+        arrays.append(array)
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _encode_column(column: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:
+    try:
+        array: pa.Array | None = pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        array = None
+    if array is not None and pa.types.is_timestamp(array.type) and array.type.tz is not None:
+        array = array.cast(_UTC)
+    if array is not None and _plain(array.type):
+        return pa.field(column, array.type), array
+    for number, value in enumerate(values):
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise RowRejected(f"Row {number}: {column} is an integer beyond 64 bits; Neo4j has none.")
+    try:
+        texts = [None if value is None else json.dumps(value) for value in values]
+    except (TypeError, ValueError) as error:
+        raise RowRejected(f"Column {column}: {error}.") from None
+    return pa.field(column, pa.string(), metadata=_JSON_COLUMN), pa.array(texts, pa.string())
+
+
+def _plain(kind: pa.DataType) -> bool:
+    """Whether a column of this type comes back as the very Python values that went in."""
+    if pa.types.is_list(kind):
+        return _plain(kind.value_type)
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_int64(kind)
+        or pa.types.is_float64(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_null(kind)
+        or kind == _UTC
+    )
+
+
+def split(table: pa.Table, bytes_max: int) -> Iterator[bytes]:
+    """Slices of `table`, in order, each an IPC stream of at most `bytes_max` bytes and ROWS_MAX rows.
+
+    Raises RowRejected when a single row is larger: Kafka cannot split a message.
+    """
+    pending = [table.slice(start, ROWS_MAX) for start in range(0, table.num_rows, ROWS_MAX)][::-1]
+    while pending:
+        part = pending.pop()
+        if part.nbytes <= DECOMPRESSED_BYTES_MAX // 2:
+            value = _stream(part)
+            if len(value) <= bytes_max:
+                yield value
+                continue
+        if part.num_rows == 1:
+            raise RowRejected(f"One row needs more than {bytes_max} bytes (CARTORAY_KAFKA_MESSAGE_BYTES_MAX).")
+        half = part.num_rows // 2
+        pending += [part.slice(half), part.slice(0, half)]
+
+
+def _stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        for batch in table.combine_chunks().to_batches():
+            writer.write_batch(batch)
+    value: bytes = sink.getvalue().to_pybytes()
+    return value
+
+
+def decode_rows(value: bytes) -> dict[str, list[Any]]:
+    """The columns of a message, as Python values in row order.
+
+    Raises UnreadableMessage for anything but a stream that `split` could have written.
+    """
+    try:
+        batch = _read_batch(value)
+        columns: dict[str, list[Any]] = {}
+        for field, array in zip(batch.schema, batch.columns, strict=True):
+            values = array.to_pylist()
+            if (field.metadata or {}).get(b"cartoray.encoding") == b"json":
+                values = [None if text is None else json.loads(text) for text in values]
+            columns[field.name] = values
+    except _UNREADABLE as error:
+        raise UnreadableMessage(f"Not a valid Arrow IPC stream: {error}") from None
+    return columns
+
+
+def _read_batch(value: bytes) -> pa.RecordBatch:
+    reader = pa.BufferReader(value)
+    first = pa.ipc.read_message(reader)
+    if first.type != "schema":
+        raise UnreadableMessage(f"An Arrow IPC stream begins with its schema, not with a {first.type}.")
+    schema = pa.ipc.read_schema(first)
+    if len(schema) > COLUMNS_MAX or len(set(schema.names)) != len(schema):
+        raise UnreadableMessage(f"{len(schema)} columns, at most {COLUMNS_MAX} with names of their own are taken.")
+    for field in schema:
+        if not _plain(field.type):
+            raise UnreadableMessage(f"Column {field.name!r} is of type {field.type}, which no message carries.")
+    second = pa.ipc.read_message(reader)
+    if second.type != "record batch":
+        raise UnreadableMessage(f"A record batch was expected after the schema, not a {second.type}.")
+    rows, decompressed = _declared(second)
+    if not 0 <= rows <= ROWS_MAX or decompressed > DECOMPRESSED_BYTES_MAX:
+        raise UnreadableMessage(
+            f"Declares {rows} rows and {decompressed} bytes; at most {ROWS_MAX} and {DECOMPRESSED_BYTES_MAX} are taken."
+        )
+    batch = pa.ipc.read_record_batch(second, schema)
+    batch.validate(full=True)
+    return batch
+
+
+def _declared(message: pa.Message) -> tuple[int, int]:
+    """(rows, bytes after decompression) that a record batch declares, without decompressing it.
+
+    Arrow has no call for this. Layout: Message.fbs of the Arrow format (flatbuffers, little-endian): Message.header is
+    field 2, RecordBatch has length (0), buffers (2: structs of offset and length) and compression (3); a compressed
+    buffer begins with its length after decompression, -1 meaning that it is stored as it is.
+    """
+    metadata, body = message.metadata.to_pybytes(), message.body
+    root = struct.unpack_from("<I", metadata, 0)[0]
+    header = _field(metadata, root, 2)
+    if header is None:
+        raise UnreadableMessage("A message without a header.")
+    table = header + struct.unpack_from("<I", metadata, header)[0]
+    length_at, buffers_at, compression_at = (_field(metadata, table, number) for number in (0, 2, 3))
+    rows = struct.unpack_from("<q", metadata, length_at)[0] if length_at is not None else 0
+    if buffers_at is None:
+        return rows, 0
+    vector = buffers_at + struct.unpack_from("<I", metadata, buffers_at)[0]
+    total = 0
+    for number in range(struct.unpack_from("<I", metadata, vector)[0]):
+        offset, length = struct.unpack_from("<qq", metadata, vector + 4 + 16 * number)
+        if offset < 0 or length < 0 or offset + length > body.size:
+            raise UnreadableMessage("A buffer outside of its message.")
+        if compression_at is not None and length >= 8:
+            declared = struct.unpack("<q", body.slice(offset, 8).to_pybytes())[0]
+            if declared < -1:
+                raise UnreadableMessage("A buffer of negative length.")
+            total += length if declared == -1 else declared
+        else:
+            total += length
+    return rows, total
+
+
+def _field(metadata: bytes, table: int, number: int) -> int | None:
+    """Position of a flatbuffers table's field, None when it is absent."""
+    vtable = table - struct.unpack_from("<i", metadata, table)[0]
+    if vtable < 0 or struct.unpack_from("<H", metadata, vtable)[0] <= 4 + 2 * number:
+        return None
+    offset = struct.unpack_from("<H", metadata, vtable + 4 + 2 * number)[0]
+    return table + offset if offset else None
+
+
+def rows_headers(header: RowsHeader) -> Headers:
+    return [
+        ("kind", b"rows"),
+        ("version", str(FORMAT_VERSION).encode()),
+        ("run", header.run_id.encode()),
+        ("tag", str(header.update_tag).encode()),
+        ("job", header.job_id.encode()),
+        ("attempt", header.attempt.encode()),
+        ("sequence", str(header.sequence).encode()),
+        ("schema", header.schema.encode()),
+        ("constants", json.dumps(dict(header.constants), sort_keys=True).encode()),
+    ]
+
+
+def step_headers(step: Step) -> Headers:
+    return [
+        ("kind", b"step"),
+        ("version", str(FORMAT_VERSION).encode()),
+        ("run", step.run_id.encode()),
+        ("tag", str(step.update_tag).encode()),
+        ("step", step.step_id.encode()),
+    ]
+
+
+def encode_step(step: Step) -> bytes:
+    return step.model_dump_json().encode()
+
+
+def decode_step(value: bytes) -> Step:
+    """Raises UnreadableMessage."""
+    try:
+        return _STEP.validate_json(value)
+    except ValidationError as error:
+        raise UnreadableMessage(f"Not a step: {error.errors(include_input=False)[0]['msg']}.") from None
+
+
+def kind_of(headers: Mapping[str, bytes]) -> Literal["rows", "step"]:
+    """Raises UnreadableMessage: a kind or version that this release does not know."""
+    version = headers.get("version", b"").decode("ascii", "replace")
+    if version != str(FORMAT_VERSION):
+        raise UnreadableMessage(f"Format version {version!r}; this release reads {FORMAT_VERSION}.")
+    match headers.get("kind"):
+        case b"rows":
+            return "rows"
+        case b"step":
+            return "step"
+        case other:
+            raise UnreadableMessage(f"Message of kind {other!r}.")
+
+
+def rows_header(headers: Mapping[str, bytes]) -> RowsHeader:
+    """Raises UnreadableMessage naming the header that is missing or wrong."""
+    try:
+        constants = json.loads(headers["constants"])
+        if not isinstance(constants, dict):
+            raise ValueError("constants is not a JSON object")
+        return RowsHeader(
+            run_id=headers["run"].decode(),
+            update_tag=int(headers["tag"]),
+            job_id=headers["job"].decode(),
+            attempt=headers["attempt"].decode(),
+            sequence=int(headers["sequence"]),
+            schema=headers["schema"].decode(),
+            constants=constants,
+        )
+    except KeyError as error:
+        raise UnreadableMessage(f"Header {error} is missing.") from None
+    except ValueError as error:
+        raise UnreadableMessage(f"A header cannot be read: {error}.") from None

@@ -1,0 +1,71 @@
+"""Dead members are replaced with back-off, and not for ever."""
+
+from __future__ import annotations
+
+import pytest
+
+from cartoray.cluster.membership import Member, Membership, Policy, Signal, step
+from cartoray.errors import IllegalTransition
+
+
+def test_a_member_is_started_once() -> None:
+    pool = Membership(2)
+    assert pool.due(0) == [0, 1]
+    pool.start(0, 0)
+    assert pool.due(0) == [1]
+
+
+def test_a_dead_member_comes_back_after_a_back_off_that_grows() -> None:
+    pool = Membership(1, Policy(back_off_first_ms=100, back_off_last_ms=300))
+    waits = []
+    now = 0
+    for _ in range(4):
+        pool.start(0, now)
+        pool.ready(0)
+        pool.died(0, now, "killed")
+        waits.append(pool[0].start_at_ms - now)
+        assert pool.due(pool[0].start_at_ms - 1) == []
+        now = pool[0].start_at_ms
+        assert pool.due(now) == [0]
+    assert waits == [100, 200, 300, 300]
+
+
+def test_the_driver_gives_up_on_a_member_that_dies_again_and_again() -> None:
+    pool = Membership(1, Policy(deaths_max=2, healthy_ms=1000))
+    for _ in range(3):
+        assert pool.given_up is None
+        pool.start(0, 0)
+        pool.died(0, 10, "wrong password")
+    assert pool.given_up is not None
+    assert pool.given_up.last_reason == "wrong password"
+
+
+def test_a_healthy_life_starts_a_new_count() -> None:
+    pool = Membership(1, Policy(deaths_max=2, healthy_ms=1000))
+    for _ in range(10):
+        pool.start(0, 0)
+        pool.died(0, 2000, "spot instance reclaimed")
+    assert pool.given_up is None
+
+
+def test_a_draining_pool_starts_nobody() -> None:
+    pool = Membership(2)
+    pool.start(0, 0)
+    pool.ready(0)
+    pool.drain()
+    assert pool.states() == [Member.DRAINING, Member.STOPPED]
+    assert pool.due(10**9) == []
+    pool.stopped(0)
+    assert pool.states() == [Member.STOPPED, Member.STOPPED]
+
+
+@pytest.mark.parametrize("member", list(Member))
+@pytest.mark.parametrize("signal", list(Signal))
+def test_an_impossible_step_raises_and_changes_nothing(member: Member, signal: Signal) -> None:
+    try:
+        assert step(member, signal) in Member
+    except IllegalTransition as error:
+        assert member.value in str(error)  # noqa: PT017
+    assert step(Member.STOPPED, Signal.DRAIN) is Member.STOPPED
+    with pytest.raises(IllegalTransition):
+        step(Member.STOPPED, Signal.START)

@@ -1,0 +1,204 @@
+"""A run's state does not depend on the order in which its events are told, nor on how often."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cartoray.completion import FollowUp, FollowUps, JobState, Outcome, RunState
+from cartoray.events import (
+    BatchLanded,
+    Deferral,
+    Event,
+    JobEnded,
+    JobStarted,
+    MessageRefused,
+    RunPlanned,
+    RunPublished,
+    StepLanded,
+    key_of,
+)
+from cartoray.jobs import Account, Run, job_id
+from cartoray.steps import CleanupNodes, DeriveLinks, Settle
+
+A, B = "111111111111", "222222222222"
+RUN = Run(
+    run_id="r1",
+    update_tag=1000,
+    accounts=(Account(id=A), Account(id=B)),
+    modules=("account", "x", "y"),
+    planned_at_ms=1,
+)
+X, Y, LINKS = (CleanupNodes(schema_path=name) for name in ("x", "y", "xy"))
+FOLLOW_UPS = {
+    "x": FollowUps(cleanup=(FollowUp(X),), derive=(FollowUp(DeriveLinks(schema_path="d")),)),
+    "y": FollowUps(cleanup=(FollowUp(Y), FollowUp(LINKS, refreshed_by=("x",)))),
+}
+
+
+def planned() -> list[Event]:
+    return [RunPlanned(run=RUN), RunPublished(run_id="r1")]
+
+
+def ended(account: str, module: str, messages: int = 1, *, attempt: str = "a1", failed: str = "") -> JobEnded:
+    return JobEnded(
+        run_id="r1",
+        job_id=job_id("r1", account, module),
+        attempt=attempt,
+        outcome="failed" if failed else "finished",
+        messages=messages,
+        rows=messages,
+        calls=1,
+        duration_ms=1,
+        at_ms=5,
+        reason=failed,
+    )
+
+
+def landed(account: str, module: str, *sequences: int, attempt: str = "a1", **more: object) -> BatchLanded:
+    return BatchLanded(
+        run_id="r1",
+        job_id=job_id("r1", account, module),
+        attempt=attempt,
+        sequences=sequences,
+        rows=tuple(10 for _ in sequences),
+        at_ms=6,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def whole(account: str, module: str) -> list[Event]:
+    return [ended(account, module), landed(account, module, 0)]
+
+
+def everything() -> list[Event]:
+    return [event for account in (A, B) for module in RUN.modules for event in whole(account, module)]
+
+
+def state_after(*events: Event) -> RunState:
+    state = RunState("r1")
+    for event in events:
+        state.apply(event)
+    return state
+
+
+def land_owed(state: RunState) -> None:
+    while steps := list(state.owed(FOLLOW_UPS)):
+        for step in steps:
+            state.apply(StepLanded(run_id="r1", step_id=step.step_id, at_ms=9))
+
+
+def view(state: RunState) -> object:
+    return (
+        state.published,
+        dict(state.jobs()),
+        state.jobs_open,
+        state.rows_landed,
+        state.failures(),
+        list(state.owed(FOLLOW_UPS)),
+        state.is_complete(FOLLOW_UPS),
+    )
+
+
+@given(st.randoms(use_true_random=False), st.integers(0, 3))
+def test_order_and_repetition_change_nothing(chance: random.Random, repeated: int) -> None:
+    events = [
+        *planned(),
+        *everything(),
+        JobStarted(run_id="r1", job_id=job_id("r1", A, "x"), attempt="a0", actor="i", at_ms=2),
+        landed(A, "x", 0, attempt="a0"),
+        ended(B, "y", 2, attempt="a0", failed="denied"),
+        MessageRefused(run_id="r1", job_id=job_id("r1", B, "x"), attempt="a7", sequence=0, reason="bad"),
+    ]
+    told = events + chance.choices(events, k=repeated)
+    chance.shuffle(told)
+    assert view(state_after(*told)) == view(state_after(*events))
+
+
+def test_a_run_is_complete_only_when_its_cleanups_have_landed() -> None:
+    state = state_after(*planned(), *everything())
+    assert state.jobs_open == 0
+    assert not state.is_complete(FOLLOW_UPS)
+    land_owed(state)
+    assert state.is_complete(FOLLOW_UPS)
+    assert state.outcome is Outcome.COMPLETE
+
+
+def test_a_batch_that_was_announced_and_has_not_landed_holds_the_run_and_the_cleanup() -> None:
+    events = [event for event in everything() if event != landed(B, "y", 0)]
+    state = state_after(*planned(), *events)
+    assert state.job_state(B, "y") is JobState.LANDING
+    assert [step.account_id for step in state.owed(FOLLOW_UPS)] == [A]
+    assert not state.is_complete(FOLLOW_UPS)
+
+
+def test_rows_that_landed_twice_are_counted_once() -> None:
+    state = state_after(*planned(), ended(A, "x", 2), landed(A, "x", 0, 1), landed(A, "x", 1), landed(A, "x", 0))
+    assert state.rows_landed == 20
+
+
+def test_an_attempt_that_died_half_way_neither_counts_nor_holds_the_run() -> None:
+    dead = [landed(A, "x", 0, attempt="dead"), landed(A, "x", 1, attempt="dead")]
+    state = state_after(*planned(), *dead, *everything())
+    assert state.job_state(A, "x") is JobState.LANDED
+    assert state.rows_landed == 60
+
+
+def test_a_failed_job_is_not_cleaned_up_nor_is_what_it_would_have_refreshed() -> None:
+    events = [event for event in everything() if getattr(event, "job_id", "") != job_id("r1", A, "x")]
+    state = state_after(*planned(), *events, ended(A, "x", 1, failed="denied"), landed(A, "x", 0))
+    cleanups = {step.account_id: step.actions for step in state.owed(FOLLOW_UPS) if "/cleanup/" in step.step_id}
+    assert cleanups == {A: (Y,), B: (X, Y, LINKS)}
+    land_owed(state)
+    assert state.outcome is Outcome.WITH_FAILURES
+    assert [(failure.job_id, failure.reason) for failure in state.failures()] == [(job_id("r1", A, "x"), "denied")]
+
+
+def test_cleanup_is_skipped_when_the_module_that_refreshes_is_not_in_the_run() -> None:
+    run = RUN.model_copy(update={"modules": ("account", "y"), "accounts": (Account(id=A),)})
+    state = state_after(RunPlanned(run=run), RunPublished(run_id="r1"), *whole(A, "account"), *whole(A, "y"))
+    assert [step.actions for step in state.owed(FOLLOW_UPS)] == [(Y,)]
+
+
+def test_a_refused_message_fails_its_job() -> None:
+    refused = MessageRefused(run_id="r1", job_id=job_id("r1", A, "x"), attempt="a1", sequence=0, reason="not Arrow")
+    state = state_after(*planned(), ended(A, "x"), refused)
+    assert state.job_state(A, "x") is JobState.FAILED
+    assert state.failures()[0].reason == "not Arrow"
+
+
+def test_deferred_relationships_are_settled_after_all_jobs_and_before_links_are_derived() -> None:
+    deferral = Deferral(partition=3, offset=44, relationship=1, rows=7)
+    events = [event for event in everything() if event != landed(A, "x", 0)]
+    state = state_after(*planned(), *events, landed(A, "x", 0, deferrals=(deferral,)))
+    settle = next(step for step in state.owed(FOLLOW_UPS) if "/settle/" in step.step_id and step.account_id == A)
+    assert settle.actions == (Settle(deferrals=(deferral,)), DeriveLinks(schema_path="d"))
+
+
+def test_a_run_whose_publication_was_cut_off_owes_nothing() -> None:
+    state = state_after(RunPlanned(run=RUN), *everything())
+    assert not list(state.owed(FOLLOW_UPS))
+    assert not state.is_complete(FOLLOW_UPS)
+
+
+def test_a_run_in_which_every_job_failed_has_failed() -> None:
+    failed = [ended(account, module, 0, failed="no role") for account in (A, B) for module in RUN.modules]
+    state = state_after(*planned(), *failed)
+    assert state.is_complete(FOLLOW_UPS)
+    assert state.outcome is Outcome.FAILED
+
+
+def test_a_step_that_cannot_be_done_is_a_failure_with_its_reason() -> None:
+    state = state_after(*planned(), *everything())
+    step = next(iter(state.owed(FOLLOW_UPS)))
+    state.apply(StepLanded(run_id="r1", step_id=step.step_id, at_ms=9, reason="refused"))
+    land_owed(state)
+    assert state.is_complete(FOLLOW_UPS)
+    assert state.outcome is Outcome.WITH_FAILURES
+
+
+def test_events_that_are_different_facts_have_different_keys() -> None:
+    events = [*planned(), *everything()]
+    assert len({key_of(event) for event in events}) == len(events)

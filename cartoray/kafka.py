@@ -34,6 +34,7 @@ from cartoray.settings import KafkaSettings, variable
 from cartoray.topics import Topic
 
 _POLL_S = 0.1
+_NO_LEADER_YET = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 
 def _unavailable(settings: KafkaSettings, what: str, error: object = "") -> KafkaUnavailable:
@@ -129,13 +130,17 @@ class Admin:
         """Partition → log-end offset. A read up to it has seen all that was published before the call."""
         latest: Any = OffsetSpec.latest  # the library's stub has no type for it
         asked = {TopicPartition(topic, partition): latest() for partition in self.partitions(topic)}
-        try:
-            return {
-                at.partition: future.result(self._settings.timeout_s).offset
-                for at, future in (self._client.list_offsets(asked).items() if asked else ())
-            }
-        except KafkaException as error:
-            raise _unavailable(self._settings, "does not answer", error) from error
+        deadline = time.monotonic() + self._settings.timeout_s
+        while True:
+            try:
+                return {
+                    at.partition: future.result(self._settings.timeout_s).offset
+                    for at, future in (self._client.list_offsets(asked).items() if asked else ())
+                }
+            except KafkaException as error:  # a leader that has just been elected does not know it yet
+                if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
+                    raise _unavailable(self._settings, "does not answer", error.args[0].str()) from error
+                time.sleep(_POLL_S)
 
 
 class Publisher:

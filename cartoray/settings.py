@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class Neo4jSettings(_Group):
     def _known_scheme(cls, uri: str) -> str:
         if uri.split("://", 1)[0] not in {"bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc"}:
             raise ValueError("a URI such as bolt://host:7687 or neo4j+s://host:7687")
+        if "@" in uri:
+            raise ValueError("a URI without user and password, which have settings of their own")
         return uri
 
 
@@ -221,5 +224,6 @@ def _explain(error: ValidationError, values: Mapping[str, Mapping[str, Any]], so
     takes = first["msg"].removeprefix("Value error, ")
     field = Settings.model_fields[group].annotation.model_fields.get(name)  # type: ignore[union-attr]
     secret = field is not None and "SecretStr" in str(field.annotation)
-    got = "a secret" if secret else repr(values.get(group, {}).get(name))
+    value = values.get(group, {}).get(name)
+    got = "a secret" if secret else repr(re.sub(r"//[^/@]*@", "//…@", value) if isinstance(value, str) else value)
     return f"{label} is {got}; it takes: {takes[:1].lower()}{takes[1:]}."

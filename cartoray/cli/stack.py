@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cartoray.cli.common import JsonOption, progress_console, result_console, settings
 from cartoray.errors import StackError, UsageError
-from cartoray.settings import load
 
 if TYPE_CHECKING:
     from cartoray.stack import artifacts
     from cartoray.stack.servers import EmbeddedStack, Event
 
-EXIT_STACK_FAILED = 4
+EXIT_INTERRUPTED = 130
 NEXT_COMMAND = "cartoray sync --provider aws --organization --serve"
 SIMULATED_AWS = "simulated-aws"
 _PLAIN_EVERY_S = 2.0  # between lines of progress where there is no terminal
@@ -46,9 +46,10 @@ def up(
         float, typer.Option("--latency-ms", min=0, metavar="MS", help="Time that each simulated API call takes.")
     ] = 50,
     size: Annotated[
-        int | None, typer.Option("--size", min=1, metavar="N", help="How much each simulated account holds.")
+        int | None,
+        typer.Option("--size", min=1, metavar="N", help="Instances per simulated account and region; the rest scales."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Other seeds make other simulated accounts.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Other seeds make other simulated accounts.")] = 1,
     only: Annotated[
         str | None, typer.Option("--only", metavar="NAMES", help="Of kafka and neo4j these alone: kafka,neo4j.")
     ] = None,
@@ -61,27 +62,23 @@ def up(
     from cartoray.stack.servers import ServerFailed
     from cartoray.stack.simulated_aws_server import SimulatedAwsServer
 
-    console = Console()
     stores = _stores(only, simulated=simulate_aws is not None)
     simulated = SimulatedAwsServer(simulate_aws, latency_ms, seed, size) if simulate_aws is not None else None
-    with _download_progress(console) as on_progress:
-        stack = _stack(stores=stores, simulated_aws=simulated, on_event=_teller(console), on_progress=on_progress)
+    with _download_progress(progress_console) as on_progress:
+        stack = _stack(stores=stores, simulated_aws=simulated, on_event=_tell, on_progress=on_progress)
         try:
             stack.up()
         except ServerFailed as error:
             for line in error.last_lines:
-                console.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
-            _fail(f"{error}\nWhat had been started was stopped again.")
-        except StackError as error:
-            _fail(str(error))
+                progress_console.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
+            raise
         except KeyboardInterrupt:
-            _fail("Interrupted. What had been started was stopped again.", code=130)
-    _print_endpoints(console, stack)
+            progress_console.print("Interrupted. What had been started was stopped again.")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    _print_endpoints(stack)
 
 
-def ps(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
-) -> None:
+def ps(as_json: JsonOption = False) -> None:
     """Show the servers of the embedded stack: whether they run, where, and what they take."""
     servers = _stack().status()
     if as_json:
@@ -91,14 +88,14 @@ def ps(
     if not servers:
         typer.echo("Nothing was started here. `cartoray up` starts Kafka and Neo4j.")
         return
-    table = _table("server", "state", "endpoint", "pid", "memory", "up for", "log")
+    table = _table("server", "state", "endpoint", "pid", "memory", "up for")
     for server in servers:
         running = server.pid is not None
         memory = f"{server.rss_bytes / 2**20:.0f} MB" if running else ""
         uptime = _duration(server.uptime_s) if running else ""
         pid = str(server.pid or "")
-        table.add_row(server.name, server.state, server.endpoint, pid, memory, uptime, _short(server.log_file))
-    Console().print(table)
+        table.add_row(server.name, server.state, server.endpoint, pid, memory, uptime)
+    result_console.print(table)
 
 
 def logs(
@@ -122,21 +119,18 @@ def down(
     wipe: Annotated[bool, typer.Option("--wipe", help="Remove data, logs and password as well.")] = False,
 ) -> None:
     """Stop the servers of the embedded stack. Data and logs stay, unless --wipe is given."""
-    console = Console()
-    stack = _stack(on_event=_teller(console))
-    try:
-        stopped = stack.down(wipe=wipe)
-    except StackError as error:
-        _fail(str(error))
-    folder = _short(stack.folder.path)
+    stack = _stack(on_event=_tell)
+    stopped = stack.down(wipe=wipe)
+    path = stack.folder.path
     if not stopped:
-        console.print("Nothing runs here.")
-    if wipe:
-        left = sorted(entry.name for entry in stack.folder.path.iterdir()) if stack.folder.path.exists() else []
-        kept = f" In it stays what is not the stack's: {', '.join(left)}." if left else ""
-        console.print(f"{folder} is removed.{kept}" if not left else f"{folder} is emptied.{kept}", highlight=False)
+        typer.echo("Nothing runs here.")
+    if wipe and path.exists():
+        left = ", ".join(sorted(entry.name for entry in path.iterdir()))
+        typer.echo(f"{_short(path)} has nothing of the stack any more. Not the stack's, and left: {left}")
+    elif wipe:
+        typer.echo(f"{_short(path)} is removed.")
     elif stopped:
-        console.print(f"Data and logs stay in {folder}; `cartoray down --wipe` removes them.", highlight=False)
+        typer.echo(f"Data and logs stay in {_short(path)}; `cartoray down --wipe` removes them.")
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
@@ -147,9 +141,9 @@ def _stack(**options: Any) -> EmbeddedStack:
         from cartoray.stack.servers import EmbeddedStack
     except ModuleNotFoundError as error:
         raise StackError(
-            f"The embedded stack needs the package {error.name}. Install cartoray with it: pip install 'cartoray[local]'."
+            f"The embedded stack needs the package {error.name}. Install it with: pip install 'cartoray[local]'."
         ) from None
-    return EmbeddedStack(settings=load().settings.stack, **options)
+    return EmbeddedStack(settings=settings().stack, **options)
 
 
 def _stores(only: str | None, *, simulated: bool) -> tuple[str, ...]:
@@ -174,11 +168,8 @@ def _server(name: str) -> str:
     return name
 
 
-def _teller(console: Console) -> Any:
-    def tell(event: Event) -> None:
-        console.print(f"{event.server:<14} {event.kind.value:<13} {event.detail}".rstrip(), highlight=False)
-
-    return tell
+def _tell(event: Event) -> None:
+    progress_console.print(f"{event.server:<14} {event.kind.value:<13} {event.detail}".rstrip(), highlight=False)
 
 
 @contextmanager
@@ -205,16 +196,16 @@ def _download_progress(console: Console) -> Iterator[Any]:
         yield show
 
 
-def _print_endpoints(console: Console, stack: EmbeddedStack) -> None:
+def _print_endpoints(stack: EmbeddedStack) -> None:
     table = _table("server", "endpoint", "login")
     password_in = _short(stack.folder.settings_file)
     for server in stack.status():
         if server.state == "running":
             login = f"neo4j, password in {password_in}" if server.name == "neo4j" else ""
             table.add_row(server.name, server.endpoint, login)
-    console.print()
-    console.print(table)
-    console.print(f"\nNext: [bold]{NEXT_COMMAND}[/bold]", highlight=False)
+    progress_console.print()
+    result_console.print(table)
+    progress_console.print(f"\nNext: [bold]{NEXT_COMMAND}[/bold]", highlight=False)
 
 
 def _table(*columns: str) -> Table:
@@ -247,8 +238,3 @@ def _duration(seconds: float) -> str:
 def _short(path: Path) -> str:
     """`path` relative to the working directory where that is shorter."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _fail(text: str, code: int = EXIT_STACK_FAILED) -> None:
-    Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(code)

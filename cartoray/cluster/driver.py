@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ from typing import Any
 # touches cloud credentials sends no usage statistics unless somebody asks for it.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# A Ray of our own listens on loopback only: so Ray does by itself on a Mac, elsewhere this is the way to ask for it.
+if "RAY_ADDRESS" not in os.environ:
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
 
@@ -52,23 +56,26 @@ class Serving:
 @contextlib.contextmanager
 def _ray(cpus: int, *, dashboard: bool) -> Iterator[tuple[str, str]]:
     """Joins the Ray cluster that RAY_ADDRESS names, else starts a local one for as long as the block lasts."""
-    joined = bool(os.environ.get("RAY_ADDRESS"))
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    if joined:
-        context: Any = ray.init(namespace=NAMESPACE, **quiet)
+    if os.environ.get("RAY_ADDRESS"):
+        context: Any = ray.init(namespace=NAMESPACE, logging_level=logging.WARNING)
+        session = None
     else:
-        # Logical CPUs: an actor waits for the network most of its time, so a laptop runs more of them than it has cores
         context = ray.init(
             namespace=NAMESPACE,
+            # logical CPUs: an actor waits for the network most of its time, so a laptop runs more than it has cores
             num_cpus=max(cpus, os.cpu_count() or 1),
             include_dashboard=dashboard,
             object_store_memory=80 * 1024 * 1024,  # nothing travels through Ray's object store; 75 MiB is its minimum
-            **quiet,
+            logging_level=logging.WARNING,
+            _node_ip_address="127.0.0.1",
         )
+        session = Path(context.address_info["session_dir"])
     try:
         yield context.address_info["address"], context.dashboard_url or ""
     finally:
         ray.shutdown()
+        if session is not None:
+            shutil.rmtree(session, ignore_errors=True)  # sockets and logs, tens of megabytes a day
 
 
 class Driver:

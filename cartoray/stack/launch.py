@@ -98,7 +98,8 @@ def java_launch(
 
     Of `environment` (the caller's own) only what a JVM needs is passed on: no cloud credentials.
     """
-    command = [str(java_binary()), f"-Xmx{heap}", *_QUIET, f"-Djava.io.tmpdir={home / 'tmp'}"]
+    command = [str(java_binary()), f"-Xmx{heap}", *_QUIET]
+    command += [f"-Djava.io.tmpdir={home / 'tmp'}", f"-Djna.tmpdir={home / 'tmp'}"]
     command += [f"-XX:ErrorFile={home / 'crash-%p.log'}", *options, *main]
     passed = {name: environment[name] for name in INHERITED if name in environment}
     return Launch(command, passed | {"CLASSPATH": classpath(jars)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -56,6 +56,15 @@ def find(pid: int | None, create_time: float) -> psutil.Process | None:
     except psutil.NoSuchProcess:
         return None
     return process
+
+
+def listens(process: psutil.Process, ports: Collection[int]) -> bool:
+    """Whether `process` itself listens on all of `ports`: another one that does must not be sent our password."""
+    try:
+        connections = process.net_connections(kind="tcp")
+    except psutil.Error:
+        return False
+    return {*ports} <= {entry.laddr.port for entry in connections if entry.status == psutil.CONN_LISTEN}
 
 
 def stop(process: psutil.Process, timeout_s: float) -> bool:

@@ -35,7 +35,9 @@ from cartoray.stack.neo4j_server import Neo4jServer
 from cartoray.stack.simulated_aws_server import SimulatedAwsServer
 from cartoray.stack.state import ServerRecord, StackState, StateFolder
 
-POLL_S = 0.1
+POLL_S = 0.2  # a look costs 5 ms of CPU, which the starting servers need themselves
+LOG_LINES = 30  # shown when a server fails: a Java exception and its cause
+_PORT_TAKEN = "ddress already in use"  # as Java, Netty and Python word it
 STORES = ("kafka", "neo4j")
 
 
@@ -198,7 +200,8 @@ class EmbeddedStack:
     def _running(self, name: str) -> psutil.Process | None:
         record = self._state.servers.get(name)
         found = process.find(record.pid, record.create_time) if record else None
-        return found and self._children.get(name, found)  # a child is reaped by the object that made it
+        child = self._children.get(name)
+        return child if found and child and child.pid == found.pid else found  # who made a child also reaps it
 
     def _start_all(self, servers: Sequence[Server], jars: Mapping[str, list[Path]]) -> None:
         with ThreadPoolExecutor(len(servers), thread_name_prefix="start") as pool:
@@ -222,9 +225,8 @@ class EmbeddedStack:
             return
         try:
             self._start_new(server, jars)
-        except ServerFailed:
-            taken = [port for port in self._state.servers[server.name].ports.values() if not ports.is_free(port)]
-            if self._running(server.name) or not taken:
+        except ServerFailed as error:
+            if self._running(server.name) or not any(_PORT_TAKEN in line for line in error.last_lines):
                 raise
             self._start_new(server, jars)  # another process took a port between our look and the server's
 
@@ -254,7 +256,7 @@ class EmbeddedStack:
     def _wait(self, server: Server, running: psutil.Process, record: ServerRecord) -> None:
         deadline = time.monotonic() + self._options.start_timeout_s
         home = self._folder.home(server.name)
-        while not server.ready(home, record.ports):
+        while not (process.listens(running, record.ports.values()) and server.ready(home, record.ports)):
             if process.find(running.pid, record.create_time) is None:
                 raise self._failed(server.name, "it ended before it was ready")
             if time.monotonic() > deadline:
@@ -264,7 +266,7 @@ class EmbeddedStack:
 
     def _failed(self, name: str, reason: str) -> ServerFailed:
         log = self._folder.log_file(name)
-        return ServerFailed(name, reason, log, process.last_lines(log, 15))
+        return ServerFailed(name, reason, log, process.last_lines(log, LOG_LINES))
 
     def _stop_processes(self, running: Mapping[str, psutil.Process], *, announce: bool = True) -> None:
         def stop(name: str, found: psutil.Process) -> None:

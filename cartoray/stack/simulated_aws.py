@@ -62,7 +62,10 @@ class SimulatedAws:
         return self._control("POST", "faults", changed)
 
     def mutate(self, seed: int) -> list[dict[str, str]]:
-        """Changes the inventory; the same seed makes the same changes. Returns account, region, kind, verb and id."""
+        """Changes the inventory; the same seeds in the same order make the same changes. A seed serves once.
+
+        Returns what was removed, changed and added: account, region, kind, verb and id of each.
+        """
         changes: list[dict[str, str]] = self._control("POST", "mutate", {"seed": seed})["changes"]
         return changes
 
@@ -168,8 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     os.environ.update(_MOTO_SETTINGS)  # moto reads them while it is imported
     from cartoray.stack.simulated_aws_faults import Faults  # noqa: PLC0415
+    from cartoray.stack.simulated_aws_http import serve  # noqa: PLC0415
     from cartoray.stack.simulated_aws_inventory import Plan  # noqa: PLC0415 - the tests' process must not load moto
-    from cartoray.stack.simulated_aws_server import serve  # noqa: PLC0415
 
     plan = Plan(
         account_ids(options.seed, options.accounts),

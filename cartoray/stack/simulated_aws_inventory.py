@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
+from operator import attrgetter
 from random import Random
 from typing import Any, cast
 
 from moto.awslambda.models import lambda_backends
 from moto.ec2.exceptions import InvalidInstanceIdError
-from moto.ec2.models import ec2_backends
+from moto.ec2.models import EC2Backend, ec2_backends
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.elbv2.models import elbv2_backends
 from moto.iam.models import iam_backends
 from moto.kms import models as kms_models
@@ -54,14 +56,32 @@ class Plan:
 
 def fill(plan: Plan) -> None:
     """Creates the organization, then every account and region of it, in order."""
-    # moto computes an RSA key for each KMS key, symmetric ones too, 50 ms each: here all of a kind share one.
-    kms: Any = cast(Any, kms_models)
-    kms.generate_private_key = lru_cache(kms.generate_private_key)
+    _replace_in_moto()
     _create_organization(plan)
     for account in plan.accounts:
         fill_account(account, plan)
         for region in plan.regions:
             RegionInventory(account, region, f"{plan.seed}/{account}/{region}").fill(plan.instances_per_region)
+
+
+def _replace_in_moto() -> None:
+    """Three of moto's functions, by ones that are faster or repeatable; its answers stay AWS's."""
+    # An RSA key for each KMS key, symmetric ones too, 50 ms each: here all of a kind share one.
+    kms, ec2, interface = cast(Any, kms_models), cast(Any, EC2Backend), cast(Any, NetworkInterface)
+    kms.generate_private_key = lru_cache(kms.generate_private_key)
+    # Copies every reservation for each look-up of one instance.
+    ec2.get_instance = _get_instance
+    # A set in the order of memory addresses, to which an interface's instance adds its own groups; in AWS it does not.
+    interface.group_set = property(attrgetter("_group_set"))
+
+
+def _get_instance(backend: Any, instance_id: str) -> Any:
+    """The instance of that id; nearly always it is one of the latest."""
+    for reservation in reversed(backend.reservations.values()):
+        for instance in reservation.instances:
+            if instance.id == instance_id:
+                return instance
+    raise InvalidInstanceIdError(instance_id)
 
 
 def _create_organization(plan: Plan) -> None:
@@ -144,17 +164,8 @@ class RegionInventory:
         self.account = account
         self.region = region
         self.random = Random(seed)
-        self.ec2 = cast(Any, ec2_backends[account][region])
-        self.ec2.get_instance = self._get_instance
+        self.ec2: Any = ec2_backends[account][region]
         self.zones: list[str] = [zone.name for zone in self.ec2.describe_availability_zones()]
-
-    def _get_instance(self, instance_id: str) -> Any:
-        """moto's own copies every reservation for each look-up; the latest is nearly always the one that is meant."""
-        for reservation in reversed(self.ec2.reservations.values()):
-            for instance in reservation.instances:
-                if instance.id == instance_id:
-                    return instance
-        raise InvalidInstanceIdError(instance_id)
 
     def fill(self, instances: int) -> None:
         """VPCs first, then what lives in them; `instances` is the unit that everything else scales with."""
@@ -209,7 +220,7 @@ class RegionInventory:
         return vpc
 
     def add_subnet(self, vpc: Any) -> Any:
-        """The next free /20 of the VPC, with a /64 where the VPC has IPv6."""
+        """The next free /20 of the VPC, which has room for 16, with a /64 where the VPC has IPv6."""
         taken = {subnet.cidr_block for subnet in self.ec2.describe_subnets(filters={"vpc-id": vpc.id})}
         first, second = vpc.cidr_block.split(".")[:2]
         number = next(index for index in range(16) if f"{first}.{second}.{index * 16}.0/20" not in taken)
@@ -266,6 +277,8 @@ class RegionInventory:
             ipv6_address_count=1 if has_ipv6 and count == 1 else None,
             monitoring_state=self.random.choice(("enabled", "disabled")),
             ebs_optimized=self.random.random() < 0.5,
+            lifecycle="spot" if self.random.random() < 0.1 else None,
+            hibernation_options={"Configured": True} if self.random.random() < 0.1 else None,
             metadata_options={"HttpTokens": self.random.choice(("required", "optional"))},
             block_device_mappings=[
                 {"DeviceName": name, "Ebs": {"VolumeSize": size, "VolumeType": "gp3", "DeleteOnTermination": root}}
@@ -281,7 +294,10 @@ class RegionInventory:
         instance.launch_time = self.when()
         for block in instance.block_device_mapping.values():
             block.attach_time = instance.launch_time
-            self.ec2.get_volume(block.volume_id).create_time = instance.launch_time
+            volume = self.ec2.volumes[block.volume_id]
+            volume.create_time = volume.attachment.attach_time = instance.launch_time
+        if self.random.random() < 0.1:
+            instance.platform = "windows"
         if self.random.random() < 0.5:
             self.ec2.associate_iam_instance_profile(instance.id, iam_instance_profile_name="node")
         if self.random.random() < 0.2:

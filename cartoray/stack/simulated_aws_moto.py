@@ -41,8 +41,9 @@ class HttpRequest:
 class AnswerCache:
     """Answers to calls that change nothing, the oldest forgotten beyond `bytes_max`.
 
-    Rendering 1,000 instances takes moto most of a second, and a benchmark on the same machine would measure that.
-    A change in an account forgets that account's answers.
+    Rendering 1,000 instances takes moto a second, and a benchmark on the same machine would measure that. A change in
+    an account forgets that account's answers: their place has the account's generation in it, and each change makes a
+    new one. The place is taken before moto is asked, so an answer that a change has overtaken is never found.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -51,32 +52,32 @@ class AnswerCache:
         self._answers: OrderedDict[tuple[object, ...], Answer] = OrderedDict()
         self._generations: dict[str, int] = {}
 
-    def _key(self, call: Call, request: HttpRequest) -> tuple[object, ...]:
-        asked = frozenset(call.parameters.items()) or request.body
-        return (call.account, self._generations.get(call.account, 0), call.region, call.action, request.path, asked)
-
     def __len__(self) -> int:
         return len(self._answers)
 
+    def place(self, call: Call, request: HttpRequest) -> tuple[object, ...]:
+        """Where the answer belongs, as long as nothing changes in the account."""
+        asked = frozenset(call.parameters.items()) or request.body
+        return (call.account, self._generations.get(call.account, 0), call.region, call.action, request.path, asked)
+
     def get(self, call: Call, request: HttpRequest) -> Answer | None:
         """The answer given before, if nothing changed since."""
-        return self._answers.get(self._key(call, request)) if call.changes_nothing else None
+        return self._answers.get(self.place(call, request)) if call.changes_nothing else None
 
-    def put(self, call: Call, request: HttpRequest, answer: Answer) -> None:
+    def put(self, call: Call, place: tuple[object, ...], answer: Answer) -> None:
         """Keeps a good answer to a call that changes nothing; any other call forgets its account's answers."""
         if not call.changes_nothing:
             if call.service != "sts":
-                self._generations[call.account] = self._generations.get(call.account, 0) + 1
-        elif answer.status == 200:
-            self._answers[self._key(call, request)] = answer
+                self.forget(call.account)
+        elif answer.status == 200 and place not in self._answers:
+            self._answers[place] = answer
             self._bytes += len(answer.body)
             while self._bytes > self._bytes_max:
                 self._bytes -= len(self._answers.popitem(last=False)[1].body)
 
-    def clear(self) -> None:
-        """Forgets everything: the inventory changed behind the API."""
-        self._answers.clear()
-        self._bytes = 0
+    def forget(self, account: str) -> None:
+        """The account has changed."""
+        self._generations[account] = self._generations.get(account, 0) + 1
 
 
 def named(call: Call, request: HttpRequest) -> Call:

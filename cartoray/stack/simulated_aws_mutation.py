@@ -4,6 +4,7 @@ Repeatable: the same seed on the same inventory makes the same changes. What mot
 end, such as a terminated instance, is taken out of moto as well, since AWS forgets it after an hour.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,7 +27,10 @@ class Change:
 
 
 def mutate(plan: Plan, seed: int) -> list[Change]:
-    """Changes every account and region a little. The thread that calls must be the only one that touches moto."""
+    """Changes every account and region a little. A seed serves once on an inventory: it is in the names of what is new.
+
+    The thread that calls must be the only one that touches moto.
+    """
     changes: list[Change] = []
     for account in plan.accounts:
         changes += _mutate_account(account, plan, seed)
@@ -73,8 +77,8 @@ class _RegionMutation:
         yield from self._remove_instances()
         yield from self._remove_unattached()
         yield from self._remove_network()
-        yield from self._change_instances()
         yield from self._change_rules()
+        yield from self._change_instances()
         yield from self._add()
 
     def _change(self, kind: str, verb: Literal["removed", "changed", "added"], id_: str) -> Change:
@@ -142,7 +146,7 @@ class _RegionMutation:
         for instance in self._some(self._instances("running", "stopped")):
             instance.instance_type = "m7i.48xlarge"  # a type that the generator never draws
             instance.add_tags({"mutation": str(self._seed)})
-            group = self._inventory.add_group(self._ec2.get_vpc(instance.vpc_id), f"moved-{instance.id}")
+            group = self._inventory.add_group(self._ec2.get_vpc(instance.vpc_id), f"moved-{self._seed}-{instance.id}")
             yield self._change("group", "added", group.id)
             instance.security_groups = [group]
             instance.nics[0]._group_set = [group]
@@ -162,7 +166,8 @@ class _RegionMutation:
             yield self._change("group", "changed", group.id)
 
     def _add(self) -> Iterator[Change]:
-        vpc = next(item for item in self._ec2.vpcs.values() if not item.is_default)
+        crowded = Counter(subnet.vpc_id for subnet in self._ec2.describe_subnets())
+        vpc = min((item for item in self._ec2.vpcs.values() if not item.is_default), key=lambda item: crowded[item.id])
         subnet = self._inventory.add_subnet(vpc)
         yield self._change("subnet", "added", subnet.id)
         group = self._inventory.add_group(vpc, f"added-{self._seed}")

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from cartoray.stack.launch import LOOPBACK, Launch, Ports
 from cartoray.stack.probes import http_ok
+from cartoray.stack.simulated_aws_protocol import ROLE_NAME
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class SimulatedAwsServer:
 
     accounts: int
     latency_ms: float = 50
-    seed: int = 0
-    size: str | None = None
+    seed: int = 1
+    size: int | None = None
 
     name = "simulated-aws"
     ports: ClassVar[Ports] = {"http": 5555}
@@ -29,7 +30,7 @@ class SimulatedAwsServer:
     @property
     def arguments(self) -> Sequence[str]:
         options = ["--accounts", str(self.accounts), "--latency-ms", f"{self.latency_ms:g}", "--seed", str(self.seed)]
-        return options if self.size is None else [*options, "--size", self.size]
+        return options if self.size is None else [*options, "--size", str(self.size)]
 
     def prepare(self, home: Path, ports: Ports, jars: Sequence[Path]) -> Launch:
         """Make the working directory. Cloud credentials of the user are not passed on: it has no use for them."""
@@ -46,4 +47,4 @@ class SimulatedAwsServer:
         return f"http://{LOOPBACK}:{ports['http']}"
 
     def settings(self, ports: Ports) -> Mapping[str, Mapping[str, str]]:
-        return {"simulated_aws": {"endpoint_url": self.endpoint(ports)}}
+        return {"simulated_aws": {"endpoint_url": self.endpoint(ports), "role_name": ROLE_NAME}}

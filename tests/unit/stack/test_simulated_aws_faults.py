@@ -14,7 +14,7 @@ from cartoray.stack.simulated_aws_faults import (
     regions_not_enabled,
     standing_problem,
 )
-from cartoray.stack.simulated_aws_moto import AnswerCache, query_call
+from cartoray.stack.simulated_aws_moto import AnswerCache, HttpRequest, query_call
 from cartoray.stack.simulated_aws_protocol import Answer, Call, Problem
 
 REGIONS = ("us-east-1", "eu-west-1")
@@ -89,30 +89,47 @@ def answer(size: int) -> Answer:
     return Answer(200, (), b"x" * size)
 
 
+def asked(account: str, operation: str, region: str = "eu-west-1", **parameters: str) -> tuple[Call, HttpRequest]:
+    return query_call(account, region, "ec2", operation, parameters)
+
+
+def keep(cache: AnswerCache, question: tuple[Call, HttpRequest], given: Answer) -> None:
+    cache.put(question[0], cache.place(*question), given)
+
+
 def test_a_change_in_one_account_forgets_only_its_answers() -> None:
     cache = AnswerCache(1000)
-    mine, theirs = (query_call(account, "eu-west-1", "ec2", "DescribeVpcs", {}) for account in "12")
-    cache.put(*mine, answer(10))
-    cache.put(*theirs, answer(10))
-    cache.put(*query_call("1", "eu-west-1", "ec2", "RunInstances", {}), answer(10))
+    mine, theirs = (asked(account, "DescribeVpcs") for account in "12")
+    keep(cache, mine, answer(10))
+    keep(cache, theirs, answer(10))
+    keep(cache, asked("1", "RunInstances"), answer(10))
     assert cache.get(*mine) is None
     assert cache.get(*theirs) == answer(10)
 
 
+def test_an_answer_that_a_change_has_overtaken_is_never_found() -> None:
+    cache = AnswerCache(1000)
+    question = asked("1", "DescribeVpcs")
+    place = cache.place(*question)
+    cache.forget("1")
+    cache.put(question[0], place, answer(10))
+    assert cache.get(*question) is None
+
+
 def test_answers_differ_by_region_and_parameters_not_by_their_order() -> None:
     cache = AnswerCache(1000)
-    cache.put(*query_call("1", "eu-west-1", "ec2", "DescribeVpcs", {"A": "1", "B": "2"}), answer(10))
-    assert cache.get(*query_call("1", "eu-west-1", "ec2", "DescribeVpcs", {"B": "2", "A": "1"})) == answer(10)
-    assert cache.get(*query_call("1", "eu-west-1", "ec2", "DescribeVpcs", {"A": "1"})) is None
-    assert cache.get(*query_call("1", "us-east-1", "ec2", "DescribeVpcs", {"A": "1", "B": "2"})) is None
+    keep(cache, asked("1", "DescribeVpcs", A="1", B="2"), answer(10))
+    assert cache.get(*asked("1", "DescribeVpcs", B="2", A="1")) == answer(10)
+    assert cache.get(*asked("1", "DescribeVpcs", A="1")) is None
+    assert cache.get(*asked("1", "DescribeVpcs", "us-east-1", A="1", B="2")) is None
 
 
 def test_the_memory_of_answers_is_bounded_and_an_error_is_not_remembered() -> None:
     cache = AnswerCache(100)
     for number in range(30):
-        cache.put(*query_call(str(number), "eu-west-1", "ec2", "DescribeVpcs", {}), answer(10))
+        keep(cache, asked(str(number), "DescribeVpcs"), answer(10))
     assert len(cache) == 10
-    assert cache.get(*query_call("29", "eu-west-1", "ec2", "DescribeVpcs", {})) == answer(10)
-    denied = query_call("1", "eu-west-1", "ec2", "DescribeSubnets", {})
-    cache.put(*denied, Answer(403, (), b""))
+    assert cache.get(*asked("29", "DescribeVpcs")) == answer(10)
+    denied = asked("1", "DescribeSubnets")
+    keep(cache, denied, Answer(403, (), b""))
     assert cache.get(*denied) is None

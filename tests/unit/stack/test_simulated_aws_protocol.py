@@ -18,6 +18,7 @@ from cartoray.stack.simulated_aws_protocol import (
 )
 
 SCOPE = "AWS4-HMAC-SHA256 Credential={key}/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0"
+SESSION = get_session()  # one: each reads its models from disk again
 FORM = "application/x-www-form-urlencoded; charset=utf-8"
 
 # protocol of ours, botocore's name for it, a service and an operation that speak it
@@ -89,7 +90,7 @@ def test_botocore_reads_code_and_text_of_every_error(
     call = Call("", "111122223333", "eu-west-1", service, operation, protocol)
     answer = error(call, problem)
     raw = {"status_code": answer.status, "headers": {k.lower(): v for k, v in answer.headers}, "body": answer.body}
-    shape = get_session().get_service_model(service).operation_model(operation).output_shape
+    shape = SESSION.get_service_model(service).operation_model(operation).output_shape
     parsed = create_parser(name).parse(raw, shape)
     assert parsed["Error"]["Code"].isalpha()
     assert parsed["Error"]["Message"]

@@ -1,0 +1,50 @@
+"""Security groups, their rules and address ranges.
+
+Source: ec2:DescribeSecurityGroups. Stock: `cartography.intel.aws.ec2.security_groups.sync_ec2_security_groupinfo`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cartography.models.aws.ec2.security_group_rules import IpPermissionInboundSchema, IpRangeSchema, IpRuleSchema
+from cartography.models.aws.ec2.security_groups import EC2SecurityGroupSchema
+from cartography.models.aws.ec2.securitygroup_instance import EC2SecurityGroupInstanceSchema
+
+from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+
+
+def _shape(items: Sequence[Item], place: Place) -> Shaped:
+    from cartography.intel.aws.ec2.security_groups import transform_ec2_security_group_data
+
+    data = transform_ec2_security_group_data(items)
+    # stock's transform takes these from a set: sorted, an unchanged group gives the same row in every process
+    groups = [{**group, "SOURCE_GROUP_IDS": sorted(group["SOURCE_GROUP_IDS"])} for group in data.groups]
+    return {
+        EC2SecurityGroupSchema: groups,
+        IpPermissionInboundSchema: data.inbound_rules,
+        IpRuleSchema: data.egress_rules,
+        IpRangeSchema: data.ranges,
+    }
+
+
+MODULE = NativeModule(
+    name="ec2:security_group",
+    permissions=("ec2:DescribeSecurityGroups", "ec2:DescribeRegions"),
+    fetch=Call("ec2", "describe_security_groups", "SecurityGroups", page_size=1000),
+    shape=_shape,
+    tables=(
+        NodeTable(EC2SecurityGroupSchema),
+        NodeTable(IpPermissionInboundSchema),
+        NodeTable(IpRuleSchema),
+        NodeTable(IpRangeSchema),
+    ),
+    after=("ec2:instance",),
+    cleanup=(
+        Cleanup(EC2SecurityGroupSchema),
+        Cleanup(IpPermissionInboundSchema),
+        Cleanup(IpRuleSchema),
+        Cleanup(IpRangeSchema),
+        Cleanup(EC2SecurityGroupInstanceSchema, refreshed_by=("ec2:instance",)),
+    ),
+)

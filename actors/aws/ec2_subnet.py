@@ -1,0 +1,35 @@
+"""Subnets.
+
+Source: ec2:DescribeSubnets. Stock: `cartography.intel.aws.ec2.subnets.sync_subnets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cartography.models.aws.ec2.auto_scaling_groups import EC2SubnetAutoScalingGroupSchema
+from cartography.models.aws.ec2.subnet_instance import EC2SubnetInstanceSchema
+from cartography.models.aws.ec2.subnets import EC2SubnetSchema
+
+from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+
+
+def _shape(items: Sequence[Item], place: Place) -> Shaped:
+    from cartography.intel.aws.ec2.subnets import transform_subnet_data
+
+    return {EC2SubnetSchema: transform_subnet_data(items)}
+
+
+MODULE = NativeModule(
+    name="ec2:subnet",
+    permissions=("ec2:DescribeSubnets", "ec2:DescribeRegions"),
+    fetch=Call("ec2", "describe_subnets", "Subnets", page_size=1000),
+    shape=_shape,
+    tables=(NodeTable(EC2SubnetSchema),),
+    after=("ec2:instance",),
+    cleanup=(
+        Cleanup(EC2SubnetSchema),
+        Cleanup(EC2SubnetInstanceSchema, refreshed_by=("ec2:instance",)),
+        Cleanup(EC2SubnetAutoScalingGroupSchema, refreshed_by=("ec2:autoscalinggroup",)),
+    ),
+)

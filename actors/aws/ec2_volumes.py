@@ -1,0 +1,29 @@
+"""EBS volumes.
+
+Source: ec2:DescribeVolumes. Stock: `cartography.intel.aws.ec2.volumes.sync_ebs_volumes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cartography.models.aws.ec2.volumes import EBSVolumeSchema
+
+from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+
+
+def _shape(items: Sequence[Item], place: Place) -> Shaped:
+    from cartography.intel.aws.ec2.volumes import transform_volumes
+
+    return {EBSVolumeSchema: transform_volumes(items, place.region, place.account.id)}
+
+
+MODULE = NativeModule(
+    name="ec2:volumes",
+    permissions=("ec2:DescribeVolumes", "ec2:DescribeRegions"),
+    fetch=Call("ec2", "describe_volumes", "Volumes", page_size=500),  # more than 500 AWS does not give at once
+    shape=_shape,
+    tables=(NodeTable(EBSVolumeSchema),),
+    after=("ec2:instance",),
+    cleanup=(Cleanup(EBSVolumeSchema),),
+)

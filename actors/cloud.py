@@ -1,0 +1,36 @@
+"""What a job needs of a cloud. `actors.aws.clients` is AWS; tests have another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from actors.modules import Call, Item
+from cartoray.jobs import Account
+
+
+class RegionNotEnabled(Exception):
+    """Not an error: the account has not opted into the region, so there is nothing in it."""
+
+
+class Cloud(Protocol):
+    """Calls on behalf of an account; `role_name` None: the role of the settings, or else the worker's own credentials.
+
+    `check` is called before every attempt of a call and while waiting for one; what it raises comes through.
+    Both raise CloudDenied (RegionDenied where a region refuses) and CloudUnavailable; no text holds a credential.
+    """
+
+    def regions(self, account: Account, role_name: str | None, check: Callable[[], None]) -> tuple[str, ...]:
+        """The regions that are enabled for the account, discovered at most once in a while."""
+
+    def pages(
+        self, account: Account, role_name: str | None, region: str | None, call: Call, check: Callable[[], None]
+    ) -> Iterator[Sequence[Item]]:
+        """The items of each page; one API call a page. `region` None: the region of the global services.
+
+        Raises RegionNotEnabled.
+        """
+
+    @property
+    def default_region(self) -> str:
+        """Where global services are asked."""

@@ -1,0 +1,154 @@
+"""What a native module declares, and the registry that finds the declarations in `actors/aws/`.
+
+A declaration names its calls as data and imports Cartography's transforms only when rows are shaped, so that listing
+modules loads neither boto3 nor `cartography.intel`, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from cartography.models.core.nodes import CartographyNodeSchema
+from cartography.models.core.relationships import CartographyRelSchema
+
+from cartoray import schemas
+from cartoray.errors import CloudDenied, UnknownModule
+from cartoray.jobs import Account
+from cartoray.planning import ACCOUNT_MODULE, unknown_module
+
+Item = Mapping[str, Any]  # one element of an AWS answer, as botocore parses it
+Row = Mapping[str, Any]
+Constant = str | int | bool | None
+
+
+@dataclass(frozen=True)
+class Call:
+    """An AWS operation in botocore's words: `Call("ec2", "describe_vpcs", "Vpcs")`.
+
+    Its items are those under `result_key` of every page, or the answer itself where there is none. `page_size` None:
+    the operation is not paginated.
+    """
+
+    service: str
+    operation: str
+    result_key: str | None
+    page_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where items come from. `region` is also set for a module that is not regional: the one that was asked."""
+
+    account: Account
+    region: str
+
+
+Shaped = Mapping[type[CartographyNodeSchema], Sequence[Row]]
+Shape = Callable[[Sequence[Item], Place], Shaped]
+
+
+@dataclass(frozen=True)
+class NodeTable:
+    """Rows of a node schema. `extra`: constants of the load besides AWS_ID, Region and lastupdated."""
+
+    schema: type[CartographyNodeSchema]
+    extra: Mapping[str, Constant] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        return schemas.path_of(self.schema())
+
+    def constants(self, place: Place, update_tag: int) -> dict[str, Constant]:
+        """Exactly the values that the schema takes from its load, and no other. Raises KeyError for an unknown one."""
+        known = {"AWS_ID": place.account.id, "Region": place.region, "lastupdated": update_tag, **self.extra}
+        return {name: known[name] for name in schemas.constants(self.path)}
+
+
+@dataclass(frozen=True)
+class Cleanup:
+    """What stock's cleanup deletes for `schema`, and the other modules whose data that relies on.
+
+    A cleanup deletes what the run did not refresh: nodes of the label, and relationships of the schema's patterns.
+    What the module writes itself, it writes from a whole listing, so nothing else is relied on for that. A pattern
+    that only others write is deleted wrongly when they did not succeed: these are `refreshed_by`. A module that
+    cartoray does not have yet may be named; until it exists the cleanup does not run.
+    """
+
+    schema: type[CartographyNodeSchema]
+    refreshed_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NativeModule:
+    """One of Cartography's modules, extracted here: the declaration from which everything about it follows.
+
+    `permissions` are the IAM actions that it needs. `shape` turns the items of one place into rows for each of
+    `tables`, which stand in the order in which stock loads them, as does `cleanup`. `after` names the modules that
+    stock runs before and that write the same properties of the same nodes: their data is published first.
+    `derive` are relationships made from the graph when the run has landed.
+    """
+
+    name: str
+    permissions: tuple[str, ...]
+    fetch: Call
+    shape: Shape
+    tables: tuple[NodeTable, ...]
+    after: tuple[str, ...] = ()
+    cleanup: tuple[Cleanup, ...] = ()
+    derive: tuple[type[CartographyRelSchema], ...] = ()
+    regional: bool = True
+
+
+def check_account(found: str, wanted: str) -> None:
+    """Raises CloudDenied unless credentials that belong to account `found` are those of `wanted`."""
+    if found != wanted:
+        raise CloudDenied(
+            f"The credentials are for account {found}, not {wanted}. "
+            "Give the role to assume in each account with --role-name, or credentials of that account."
+        )
+
+
+@lru_cache(maxsize=1)
+def modules() -> Mapping[str, NativeModule]:
+    """All modules by name, each behind those of its `after`.
+
+    Every module comes after `account`: each of its rows hangs on the account's node, and would else be deferred.
+    """
+    package = importlib.import_module("actors.aws")
+    found: dict[str, NativeModule] = {}
+    for entry in pkgutil.iter_modules(package.__path__):
+        if entry.name == "clients":  # the one file there that loads botocore
+            continue
+        declared = getattr(importlib.import_module(f"actors.aws.{entry.name}"), "MODULE", None)
+        if isinstance(declared, NativeModule):
+            found[declared.name] = declared
+    ordered: dict[str, NativeModule] = {}
+
+    def place(name: str) -> None:
+        if name in found and name not in ordered:
+            for earlier in found[name].after:
+                place(earlier)
+            ordered[name] = found[name]
+
+    for name in (ACCOUNT_MODULE, *sorted(found)):
+        place(name)
+    return MappingProxyType(
+        {
+            name: one if name == ACCOUNT_MODULE else replace(one, after=(ACCOUNT_MODULE, *one.after))
+            for name, one in ordered.items()
+        }
+    )
+
+
+def module(name: str) -> NativeModule:
+    """Raises UnknownModule with the nearest names."""
+    try:
+        return modules()[name]
+    except KeyError:
+        raise UnknownModule(unknown_module(name, modules())) from None

@@ -1,0 +1,257 @@
+"""A schema → the Cypher that puts its rows into the graph. Texts only; nothing here talks to a database.
+
+The graph must be stock Cartography's, so its own query builder writes the node statements, and only the way in which
+values reach them is rewritten. Rows travel as lists, because parsing maps cost the server more than writing them.
+
+    $rows    [[v0, v1, …, load], …]        values in the order of `schemas.fields`, then the number of their load
+    $loads   [{AWS_ID: …, Region: …, lastupdated: …}, …]        what stock passes as kwargs; one per account, region, run
+
+Stock writes a node and its relationships in one statement, and a relationship whose other end is missing is silently
+not made. Here each relationship has a statement of its own, which answers the rows for which both ends were there.
+
+`lastupdated` never goes back, so that overlapping runs of an account do not undo each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+from cartography.graph.cleanupbuilder import build_cleanup_queries
+from cartography.graph.querybuilder import (
+    _get_module_from_schema,
+    build_create_index_queries,
+    build_ingestion_query,
+)
+from cartography.models.core.common import PropertyRef
+from cartography.models.core.nodes import CartographyNodeSchema
+from cartography.models.core.relationships import CartographyRelSchema, LinkDirection
+from cartography.version import get_cartography_version
+
+from cartoray import schemas
+from cartoray.errors import UnreadableMessage
+
+# Labels that are one schema's own and another's extra label: two nodes that differ may carry it with the same id, so
+# their ids are not constrained. A test compares this with all schemas of the release.
+SHARED_LABELS = frozenset({"AWSIpRule", "AWSPrincipal", "CVE", "GCPBucketLabel", "SlackUser"})
+
+# string literals first, so that nothing inside of one is taken for a value
+_TOKENS = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|\bitem\.(\w+(?:\.\w+)*)|\$(\w+)""")
+_LAST_UPDATED = re.compile(r"\b(\w+)\.lastupdated = ([^\s,;]+)([,;]?)$", re.MULTILINE)
+_INDEX = re.compile(r"^CREATE INDEX IF NOT EXISTS FOR (\(n:\w+\)|\(\)<?-\[r:\w+\]->?\(\)) ON \(([^)]+)\);$")
+_CLEANUP = re.compile(
+    r"(?P<var>\w)\.lastupdated <> \$UPDATE_TAG(?P<more>(?:\s+AND [^\n]+)*)\s+"
+    r"WITH (?P=var) LIMIT \$LIMIT_SIZE\s+(?P<detach>DETACH )?DELETE (?P=var);\s*$"
+)
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index that stock makes; `unique`: made as a uniqueness constraint here, so that concurrent MERGEs agree."""
+
+    label: str  # empty for an index on relationships
+    properties: tuple[str, ...]
+    unique: bool
+    query: str
+
+
+@dataclass(frozen=True)
+class Relationship:
+    """One relationship of a schema. Its statement takes rows of its own (`relationship_rows`), answers one list:
+
+    numbers of those rows for which both ends are in the graph, and the relationship therefore is as well.
+    """
+
+    number: int
+    name: str  # for people: AWSEC2Instance-INSTANCE_PROFILE->AWSInstanceProfile
+    target_label: str
+    query: str
+    per_load: bool  # the other end follows from the load alone: matched once per load, not per row
+    id_at: int | None  # place of the node's id in the schema's fields; None: it is a constant of the load
+    fields_at: tuple[int, ...]  # places of what else the statement reads, in its order
+    needed_at: tuple[int, ...]  # of these, what the match needs: a row without one has no such relationship
+    list_at: int | None  # place of the list of which each entry is a relationship (Cartography's one_to_many)
+    needed_constants: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Statements:
+    """All that is ever run for one node schema."""
+
+    path: str
+    label: str
+    labels: frozenset[str]  # own, extra and conditional ones
+    fields: tuple[str, ...]
+    constants: tuple[str, ...]
+    id_at: int | None
+    nodes: str
+    relationships: tuple[Relationship, ...]
+    indexes: tuple[Index, ...]
+
+
+@lru_cache(maxsize=4096)
+def statements(path: str) -> Statements:
+    """The statements of the node schema that `path` names. Raises UnreadableMessage: this release has no such schema."""
+    schema = schemas.node_schema(path)
+    fields = schemas.fields(path)
+    id_ref: PropertyRef = schema.properties.id
+    extra = schema.extra_node_labels.labels if schema.extra_node_labels else ()
+    return Statements(
+        path=path,
+        label=schema.label,
+        labels=frozenset({schema.label, *(label.label for label in extra)}),
+        fields=fields,
+        constants=schemas.constants(path),
+        id_at=None if id_ref.set_in_kwargs else fields.index(id_ref.name),
+        nodes=_nodes(schema, fields),
+        relationships=tuple(
+            _relationship(schema, relationship, number, fields)
+            for number, relationship in enumerate(schemas.relationships(schema))
+        ),
+        indexes=tuple(index(query, schema.label) for query in dict.fromkeys(build_create_index_queries(schema))),
+    )
+
+
+def rewritten(text: str, places: Mapping[str, str], load: str = "load") -> str:
+    """`text` of stock's builder with `item.<field>` read from `places` and `$<constant>` from the load.
+
+    Raises ValueError for a field without a place: the builder's text is not what this release was written for.
+    """
+
+    def replace(found: re.Match[str]) -> str:
+        literal, field, constant = found.groups()
+        if literal is not None:
+            return str(literal)
+        if constant is not None:
+            return f"{load}.{constant}"
+        if field not in places:
+            raise ValueError(f"Cartography's query reads item.{field}, which is not among the schema's fields.")
+        return places[field]
+
+    return never_back(_TOKENS.sub(replace, text))
+
+
+def never_back(text: str) -> str:
+    """`x.lastupdated = new` that keeps the newer of the two."""
+    return _LAST_UPDATED.sub(r"\1.lastupdated = CASE WHEN \1.lastupdated > \2 THEN \1.lastupdated ELSE \2 END\3", text)
+
+
+def _nodes(schema: CartographyNodeSchema, fields: Sequence[str]) -> str:
+    stock = build_ingestion_query(schema, selected_relationships=set())
+    head = "UNWIND $DictList AS item"
+    if stock.count(head) != 1 or "$DictList" in stock.replace(head, ""):
+        raise ValueError(f"Cartography's query for {schema.label} does not begin as expected.")
+    places = {field: f"item[{at}]" for at, field in enumerate(fields)}
+    _, body = stock.split(head)
+    return f"UNWIND $rows AS item\nWITH item, $loads[item[{len(fields)}]] AS load\n{rewritten(body, places).strip()}"
+
+
+def _relationship(
+    schema: CartographyNodeSchema, relationship: CartographyRelSchema, number: int, fields: Sequence[str]
+) -> Relationship:
+    matcher: dict[str, PropertyRef] = asdict(relationship.target_node_matcher)
+    properties: dict[str, PropertyRef] = asdict(relationship.properties)
+    matched = [ref for ref in matcher.values() if not ref.set_in_kwargs]
+    lists = [ref.name for ref in matched if ref.one_to_many]
+    if len(lists) > 1:
+        raise ValueError(f"{schema.label} {relationship.rel_label}: two lists in one matcher.")
+    read = dict.fromkeys(ref.name for ref in (*matched, *properties.values()) if not ref.set_in_kwargs)
+    id_ref: PropertyRef = schema.properties.id
+    places = {name: f"item[{at}]" for at, name in enumerate(read, start=1)}
+    if not id_ref.set_in_kwargs:
+        places[id_ref.name] = "item[0]"
+    entry_at = 1 + len(read)
+    row_at = entry_at + bool(lists)
+    conditions = " AND ".join(_condition(key, ref, f"item[{entry_at}]") for key, ref in matcher.items())
+    target = rewritten(f"MATCH (n:{relationship.target_node_label}) WHERE {conditions}", places)
+    node = rewritten(f"MATCH (i:{schema.label}{{id: {id_ref}}})", places)
+    sets = rewritten("".join(f",\n    r.{name} = {ref}" for name, ref in properties.items()), places)
+    if matched:
+        head = f"UNWIND $rows AS item\nWITH item, $loads[item[{row_at + 1}]] AS load\n{node}\n{target}"
+    else:
+        head = f"UNWIND $loads AS load\n{target}\nUNWIND load.rows AS item\n{node}"
+    left, right = ("<-", "-") if relationship.direction == LinkDirection.INWARD else ("-", "->")
+    module, version = _get_module_from_schema(relationship), get_cartography_version()
+    query = (
+        f"{head}\n"
+        f"MERGE (i){left}[r:{relationship.rel_label}]{right}(n)\n"
+        f"ON CREATE SET r.firstseen = timestamp()\n"
+        f'SET r._module_name = "{module}",\n    r._module_version = "{version}"{sets}\n'
+        f"RETURN collect(DISTINCT item[{row_at}])"
+    )
+    return Relationship(
+        number=number,
+        name=f"{schema.label}{left}{relationship.rel_label}{right}{relationship.target_node_label}",
+        target_label=relationship.target_node_label,
+        query=query,
+        per_load=not matched,
+        id_at=None if id_ref.set_in_kwargs else fields.index(id_ref.name),
+        fields_at=tuple(fields.index(name) for name in read),
+        needed_at=tuple(fields.index(ref.name) for ref in matched),
+        list_at=fields.index(lists[0]) if lists else None,
+        needed_constants=tuple(ref.name for ref in matcher.values() if ref.set_in_kwargs),
+    )
+
+
+def _condition(key: str, ref: PropertyRef, entry: str) -> str:
+    """As stock's `_build_where_clause_for_rel_match`, but for a list that was unwound before it was sent."""
+    if ref.ignore_case:
+        return f"toLower(n.{key}) = toLower({ref})"
+    if ref.fuzzy_and_ignore_case:
+        return f"toLower(n.{key}) CONTAINS toLower({ref})"
+    return f"n.{key} = {entry if ref.one_to_many else ref}"
+
+
+def index(query: str, own_label: str = "") -> Index:
+    """What stock's CREATE INDEX makes. Raises ValueError for a text of another form."""
+    found = _INDEX.match(query)
+    if found is None:
+        raise ValueError(f"Cartography makes an index of an unknown form: {query}")
+    pattern, listed = found.groups()
+    label = pattern[3:-1] if pattern.startswith("(n:") else ""
+    properties = tuple(part.strip().partition(".")[2] for part in listed.split(","))
+    unique = label == own_label and properties == ("id",) and label not in SHARED_LABELS
+    return Index(label=label, properties=properties, unique=unique, query=query)
+
+
+@lru_cache(maxsize=4096)
+def cleanups(path: str) -> tuple[str, ...]:
+    """Statements that delete what is older than $UPDATE_TAG in the account $AWS_ID, $LIMIT_SIZE at a time.
+
+    Each answers how many it looked at; fewer than the limit means that it is through. Raises UnreadableMessage.
+    """
+    schema = schemas.node_schema(path)
+    try:
+        stock = build_cleanup_queries(schema)
+    except ValueError as error:
+        raise UnreadableMessage(f"{path} has no cleanup: {error}") from None
+    found = tuple(guarded(query) for query in stock)
+    for query in found:
+        if unknown := set(re.findall(r"\$(\w+)", query)) - {"AWS_ID", "UPDATE_TAG", "LIMIT_SIZE"}:
+            raise UnreadableMessage(f"The cleanup of {path} needs ${', $'.join(sorted(unknown))}, which no step carries.")
+    return found
+
+
+def guarded(query: str) -> str:
+    """Stock's cleanup query, deleting only what is older than its run, even when another transaction refreshes it now.
+
+    Between the MATCH that saw an old `lastupdated` and the DELETE, the writer of another account may refresh a shared
+    node. So its lock is taken first, by writing a property, which waits for that writer; then it is looked at again.
+
+    Raises ValueError for a text of another form than stock's.
+    """
+    found = _CLEANUP.search(query)
+    if found is None:
+        raise ValueError(f"Cartography's cleanup query has an unknown form: {query}")
+    var, more, delete = found["var"], found["more"], f"{found['detach'] or ''}DELETE {found['var']}"
+    return query[: found.start()] + (
+        f"{var}.lastupdated < $UPDATE_TAG{more}\n"
+        f"WITH DISTINCT {var} LIMIT $LIMIT_SIZE\n"
+        f"SET {var}._cartoray_lock = true\n"
+        f"WITH {var}, {var}.lastupdated < $UPDATE_TAG AS stale\n"
+        f"FOREACH (_ IN CASE WHEN stale THEN [1] ELSE [] END | {delete})\n"
+        f"FOREACH (_ IN CASE WHEN stale THEN [] ELSE [1] END | REMOVE {var}._cartoray_lock)\n"
+        f"RETURN count(*)"
+    )

@@ -1,0 +1,123 @@
+"""What `cartoray.kafka` promises, against a real broker."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from cartoray.errors import KafkaUnavailable, SettingError
+from cartoray.kafka import Admin, Follower, GroupConsumer, Publisher, read_all, read_at
+from cartoray.messages import Message
+from cartoray.settings import KafkaSettings, Settings
+from cartoray.topics import Topic, topics
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def kafka(stack_settings: Settings, request: pytest.FixtureRequest) -> KafkaSettings:
+    """Topics of its own for each test."""
+    prefix = f"{request.node.name[:40]}-{uuid.uuid4().hex[:6]}."
+    settings = stack_settings.kafka.model_copy(update={"topic_prefix": prefix, "data_partitions": 2})
+    names = topics(settings)
+    Admin(settings).ensure([names.jobs, names.data, names.events, names.dead_letters])
+    return settings
+
+
+def publish(settings: KafkaSettings, topic: str, count: int, key: bytes = b"k") -> list[tuple[int, int]]:
+    publisher = Publisher(settings, "test")
+    try:
+        futures = [publisher.publish(topic, key, str(n).encode(), [("n", str(n).encode())]) for n in range(count)]
+        return [future.result(30) for future in futures]
+    finally:
+        publisher.close()
+
+
+def test_topics_are_created_once_and_checked_when_present(kafka: KafkaSettings) -> None:
+    names = topics(kafka)
+    admin = Admin(kafka)
+    admin.ensure([names.jobs, names.data, names.events, names.dead_letters])
+    assert len(admin.partitions(names.data.name)) == 2
+    with pytest.raises(SettingError, match="cleanup.policy=compact,delete"):
+        admin.ensure([Topic(names.events.name, 1, {"cleanup.policy": "delete"})])
+    with pytest.raises(SettingError, match="CARTORAY_KAFKA_MESSAGE_BYTES_MAX"):
+        admin.ensure([Topic(names.jobs.name, 1, {"cleanup.policy": "delete", "max.message.bytes": "90000000"})])
+
+
+def test_what_was_published_is_read_in_order_with_its_headers(kafka: KafkaSettings) -> None:
+    topic = topics(kafka).data.name
+    at = publish(kafka, topic, 500)
+    read = list(read_all(kafka, topic))
+    assert [message.value for message in read] == [str(n).encode() for n in range(500)]
+    assert [message.headers["n"] for message in read] == [str(n).encode() for n in range(500)]
+    assert [(message.partition, message.offset) for message in read] == at
+
+
+def test_an_empty_topic_ends_at_once(kafka: KafkaSettings) -> None:
+    assert list(read_all(kafka, topics(kafka).dead_letters.name)) == []
+
+
+def test_a_follower_goes_on_after_it_has_caught_up(kafka: KafkaSettings) -> None:
+    topic = topics(kafka).events.name
+    publish(kafka, topic, 3)
+    follower = Follower(kafka, topic, "test")
+    seen: list[Message] = []
+    try:
+        while not follower.caught_up:
+            seen += follower.poll(0.2)
+        assert len(seen) == 3
+        publish(kafka, topic, 2)
+        while len(seen) < 5:
+            seen += follower.poll(0.2)
+    finally:
+        follower.close()
+
+
+def test_messages_are_read_again_by_their_place_and_one_that_is_gone_is_left_out(kafka: KafkaSettings) -> None:
+    topic = topics(kafka).data.name
+    at = publish(kafka, topic, 20)
+    wanted = [at[7], at[3], (at[0][0], 9_999), at[19]]
+    assert [message.value for message in read_at(kafka, topic, wanted)] == [b"7", b"3", b"19"]
+
+
+def consume(settings: KafkaSettings, until: Callable[[list[Message]], bool], *, commit: bool) -> list[Message]:
+    assigned = threading.Event()
+    consumer = GroupConsumer(
+        settings,
+        topic=topics(settings).data.name,
+        group=f"{settings.topic_prefix}group",
+        name="test",
+        on_assigned=lambda _: assigned.set(),
+        on_revoked=lambda _: None,
+    )
+    read: list[Message] = []
+    try:
+        while not until(read):
+            if message := consumer.poll(0.2):
+                read.append(message)
+        if commit:
+            assert consumer.commit({read[-1].partition: read[-1].offset + 1})
+    finally:
+        consumer.close()
+    assert assigned.is_set()
+    return read
+
+
+def test_what_was_not_committed_is_delivered_again(kafka: KafkaSettings) -> None:
+    publish(kafka, topics(kafka).data.name, 4)
+    first = consume(kafka, lambda read: len(read) == 4, commit=False)
+    again = consume(kafka, lambda read: len(read) == 4, commit=True)
+    assert [message.value for message in first] == [message.value for message in again]
+    publish(kafka, topics(kafka).data.name, 1)
+    assert [message.value for message in consume(kafka, lambda read: len(read) == 1, commit=True)] == [b"0"]
+
+
+def test_a_broker_that_is_not_there_is_one_clear_line() -> None:
+    settings = KafkaSettings(bootstrap_servers="127.0.0.1:1", timeout_s=1)
+    with pytest.raises(KafkaUnavailable, match="CARTORAY_KAFKA_BOOTSTRAP_SERVERS") as raised:
+        Admin(settings).check()
+    assert "127.0.0.1:1" in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from actors.modules import Call, Item
@@ -25,7 +25,7 @@ class Cloud(Protocol):
 
     def pages(
         self, account: Account, role_name: str | None, region: str | None, call: Call, check: Callable[[], None]
-    ) -> Iterator[Sequence[Item]]:
+    ) -> Iterator[list[Item]]:
         """The items of each page; one API call a page. `region` None: the region of the global services.
 
         Raises RegionNotEnabled.

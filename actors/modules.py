@@ -1,7 +1,7 @@
 """What a native module declares, and the registry that finds the declarations in `actors/aws/`.
 
-A declaration names its calls as data and imports Cartography's transforms only when rows are shaped, so that listing
-modules loads neither boto3 nor `cartography.intel`, which takes seconds.
+A declaration names its calls as data and Cartography's transforms by their paths, so that listing modules loads neither
+boto3 nor `cartography.intel`, which takes seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cartoray.errors import CloudDenied, UnknownModule
 from cartoray.jobs import Account
 from cartoray.planning import ACCOUNT_MODULE, unknown_module
 
-Item = Mapping[str, Any]  # one element of an AWS answer, as botocore parses it
+Item = dict[str, Any]  # one element of an AWS answer, as botocore parses it
 Row = Mapping[str, Any]
 Constant = str | int | bool | None
 
@@ -50,7 +50,7 @@ class Place:
 
 
 Shaped = Mapping[type[CartographyNodeSchema], Sequence[Row]]
-Shape = Callable[[Sequence[Item], Place], Shaped]
+Shape = Callable[[list[Item], Place], Shaped]
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,12 @@ class Cleanup:
 class NativeModule:
     """One of Cartography's modules, extracted here: the declaration from which everything about it follows.
 
-    `permissions` are the IAM actions that it needs. `shape` turns the items of one place into rows for each of
-    `tables`, which stand in the order in which stock loads them, as does `cleanup`. `after` names the modules that
-    stock runs before and that write the same properties of the same nodes: their data is published first.
-    `derive` are relationships made from the graph when the run has landed.
+    `permissions` are the IAM actions that it needs. `shape` turns the items of one page into rows for each of
+    `tables`, which stand in the order in which stock loads them, as does `cleanup`. Stock shapes all pages of a region
+    at once; a module may be declared here only if that makes no difference but for rows that are told twice.
+
+    `after` names the modules that stock runs before and that write the same properties of the same nodes: their data
+    is published first. `derive` are relationships made from the graph when the run has landed.
     """
 
     name: str

@@ -13,6 +13,7 @@
         ├── GraphRefused       Neo4j refuses the login, the database or the statement
         ├── CloudDenied        credentials, role or permission
         │   └── RegionDenied
+        ├── JobTimedOut
         ├── UnreadableMessage  goes to the dead-letter topic
         ├── RowRejected        a row that Arrow, Kafka or Neo4j cannot take
         └── IllegalTransition  a step that the state does not allow
@@ -73,6 +74,10 @@ class CloudDenied(Permanent):
 
 class RegionDenied(CloudDenied):
     """A call is denied in one region: its job fails and deletes nothing."""
+
+
+class JobTimedOut(Permanent):
+    """A job took longer than the settings allow."""
 
 
 class UnreadableMessage(Permanent):

@@ -19,11 +19,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from cartoray.errors import SettingError
-from cartoray.stack.config import StackSettings
 
 PREFIX = "CARTORAY_"
 FILE_VARIABLE = "CARTORAY_CONFIG"
 FILE_DEFAULT = "cartoray.toml"
+_JVM_MEMORY = r"^[1-9][0-9]*[kKmMgG]$"  # as the JVM and Neo4j both read it
 
 
 class _Group(BaseModel):
@@ -94,13 +94,52 @@ class IntelSettings(_Group):
 
 class IngestionSettings(_Group):
     actors: int = Field(2, ge=1, description="in the pool; more than partitions of graph_data would idle")
-    batch_rows: int = Field(5_000, ge=1, description="of one transaction at most")
+    batch_rows: int = Field(
+        1_000,
+        ge=1,
+        description="of one transaction at most; more is not faster, and takes 150 KB of Neo4j's heap a row",
+    )
     batch_bytes: int = Field(8_000_000, ge=1, description="of messages in one transaction at most")
     batch_age_ms: int = Field(100, ge=0, description="that a message waits for others at most")
     retries_max: int = Field(
         30, ge=0, description="of a transaction on transient errors, back-off between them, before the actor gives up"
     )
     drain_s: float = Field(20, gt=0, description="to finish what is under way when asked to stop")
+
+
+class StackSettings(_Group):
+    """Where the embedded Kafka and Neo4j live, where their jars come from, and how much memory they get.
+
+    Each default fits a laptop with 8 GB: 512 MB + 1 GB of heap and 256 MB of page cache are about 2 GB of memory.
+    """
+
+    state_dir: Path = Field(
+        Path(".cartoray"), description="folder for data, logs and addresses; `cartoray down --wipe` removes it"
+    )
+    cache_dir: Path | None = Field(
+        None, description="folder for the verified jars (200 MB), shared by all stacks; none: the user's cache folder"
+    )
+    maven_repository: str | None = Field(
+        None, description="base URL of the Maven repository to download from; none: Maven Central", min_length=1
+    )
+    downloads_parallel: int = Field(
+        8, ge=1, le=32, description="jars at once; they are small, so the wait is for answers, not for bandwidth"
+    )
+    kafka_heap: str = Field(
+        "512m", pattern=_JVM_MEMORY, description="the broker keeps messages on disk, not in its heap"
+    )
+    neo4j_heap: str = Field(
+        "1g",
+        pattern=_JVM_MEMORY,
+        description="of which at most 70% go to transactions; raise it for ingestion.batch_rows",
+    )
+    neo4j_pagecache: str = Field("256m", pattern=_JVM_MEMORY, description="of the store's files; about a million nodes")
+    start_timeout_s: float = Field(
+        120, gt=0, description="for a server to be ready; seconds are usual, recovery after a crash can take longer"
+    )
+    stop_timeout_s: float = Field(
+        30, gt=0, description="from the request to stop until a server is killed; Neo4j writes a checkpoint in it"
+    )
 
 
 class SimulatedAwsSettings(_Group):

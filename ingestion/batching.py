@@ -108,12 +108,12 @@ class Limits:
 
 
 class Batcher:
-    """Holds what was polled and not been taken yet. One batch is out at a time: the caller writes it, then takes again."""
+    """Holds what was polled and not taken yet. One batch is out at a time: the caller writes it, then takes again."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._queues: dict[int, deque[tuple[int, int, Item]]] = {}  # partition → (number of arrival, ms, item)
-        self._arrivals = 0
+        self._arrivals = self._first = 0
         self.rows = 0
         self.bytes = 0
 
@@ -155,6 +155,13 @@ class Batcher:
                 return Batch((self._pop(queue),), "a step is alone")
         reason = "rest" if rest and due > 0 else ("age" if self._below_limits() else "rows or bytes")
         return Batch(tuple(self._gather()), reason)
+
+    def put_back(self, batch: Batch, now_ms: int) -> None:
+        """The batch was abandoned: its items come first again, in their order."""
+        for item in reversed(batch.items):
+            self._first -= 1
+            self._queues.setdefault(item.message.partition, deque()).appendleft((self._first, now_ms, item))
+            self._count(item, 1)
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Another member has these partitions now."""

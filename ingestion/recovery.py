@@ -7,41 +7,54 @@ the data itself causes sends a message to the dead letters, after bisecting foun
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from cartoray.settings import variable
 
 DELAY_S_MIN = 0.05  # a deadlock's other side needs some milliseconds
 DELAY_S_MAX = 5.0  # a leader switch takes seconds; longer would only keep a healthy database waiting
-ODD_TRIES = 3  # errors that a race can cause as well as data: tried again before they count as data errors
+ODD_TRIES = 2  # errors that a race can cause as well as data: tried again before they count as data errors
 
 UNREACHABLE = "Driver.Unreachable"  # no connection, none left, or lost half-way
 VALUE = "Driver.Value"  # a value that Bolt has no type for
 
-_AWAY = (
-    UNREACHABLE,
-    "Neo.TransientError.Database.DatabaseUnavailable",
-    "Neo.TransientError.General.DatabaseUnavailable",
-    "Neo.ClientError.Cluster.",  # not a leader (any more)
-    "Neo.TransientError.Cluster.",
-    "Neo.ClientError.General.ForbiddenOnReadOnlyDatabase",
-    "Neo.ClientError.General.WriteOnReadOnlyAccessDatabase",
-    "Neo.ClientError.Security.AuthenticationRateLimit",
-    "Neo.ClientError.Security.AuthorizationExpired",
+
+class Kind(Enum):
+    """What an error says about the database, us, or the data."""
+
+    AWAY = "away"
+    REFUSED = "refused"
+    TOO_LARGE = "too large"
+    TRANSIENT = "transient"
+    ODD = "odd"  # a race can cause it as well as data
+    DATA = "data"
+
+
+_KINDS: tuple[tuple[str, Kind], ...] = (  # beginning of a code; the first that fits counts
+    (UNREACHABLE, Kind.AWAY),
+    ("Neo.TransientError.Database.DatabaseUnavailable", Kind.AWAY),
+    ("Neo.TransientError.General.DatabaseUnavailable", Kind.AWAY),
+    ("Neo.TransientError.Cluster.", Kind.AWAY),
+    ("Neo.ClientError.Cluster.", Kind.AWAY),  # not a leader (any more)
+    ("Neo.ClientError.General.ForbiddenOnReadOnlyDatabase", Kind.AWAY),
+    ("Neo.ClientError.General.WriteOnReadOnlyAccessDatabase", Kind.AWAY),
+    ("Neo.ClientError.Security.AuthenticationRateLimit", Kind.AWAY),
+    ("Neo.ClientError.Security.AuthorizationExpired", Kind.AWAY),
+    ("Neo.ClientError.Security.", Kind.REFUSED),
+    ("Neo.ClientError.Database.", Kind.REFUSED),
+    ("Neo.TransientError.General.MemoryPoolOutOfMemoryError", Kind.TOO_LARGE),
+    ("Neo.TransientError.General.TransactionOutOfMemoryError", Kind.TOO_LARGE),
+    ("Neo.TransientError.General.OutOfMemoryError", Kind.TOO_LARGE),
+    ("Neo.TransientError.General.StackOverFlowError", Kind.TOO_LARGE),
+    ("Neo.ClientError.Transaction.TransactionTimedOut", Kind.TOO_LARGE),  # and TransactionTimedOutClientConfiguration
+    ("Neo.ClientError.Statement.EntityNotFound", Kind.TRANSIENT),  # a cleanup deleted it while it was being written
+    ("Neo.ClientError.Transaction.", Kind.TRANSIENT),
+    ("Neo.TransientError.", Kind.TRANSIENT),
+    ("Neo.ClientError.Schema.ConstraintValidationFailed", Kind.ODD),
+    ("Neo.DatabaseError.Statement.", Kind.ODD),
+    ("Neo.ClientError.Schema.", Kind.TRANSIENT),  # of making indexes; no data is at fault
+    ("Neo.DatabaseError.", Kind.TRANSIENT),  # a full disk, say: data must not be given up for it
 )
-_TOO_LARGE = (
-    "Neo.TransientError.General.MemoryPoolOutOfMemoryError",
-    "Neo.TransientError.General.TransactionOutOfMemoryError",
-    "Neo.TransientError.General.OutOfMemoryError",
-    "Neo.TransientError.General.StackOverFlowError",
-    "Neo.ClientError.Transaction.TransactionTimedOut",  # and TransactionTimedOutClientConfiguration
-)
-_REFUSED = ("Neo.ClientError.Security.", "Neo.ClientError.Database.")
-_TRANSIENT = (
-    "Neo.TransientError.",
-    "Neo.ClientError.Statement.EntityNotFound",  # deleted by a cleanup while it was being written
-    "Neo.ClientError.Transaction.",
-)
-_ODD = ("Neo.ClientError.Schema.", "Neo.DatabaseError.")
 
 
 @dataclass(frozen=True)
@@ -62,9 +75,8 @@ class Retry:
 
 @dataclass(frozen=True)
 class Wait:
-    """The same again after a delay, as often as needed: the database is away."""
+    """The same again after `backoff_s` of the waits so far, as often as needed: the database is away."""
 
-    delay_s: float
     reason: str
 
 
@@ -98,27 +110,29 @@ def decide(failure: Failure, *, attempt: int, retries_max: int, jitter: float, s
 
     `jitter` is a random number of [0, 1) that keeps siblings from colliding again; `splittable`: it has two rows.
     """
-    code, reason = failure.code, f"{failure.code}: {failure.text}"
-    delay_s = backoff_s(attempt, jitter)
-    if code.startswith(_AWAY):
-        return Wait(delay_s, reason)
-    if code.startswith(_REFUSED):
-        return GiveUp(_remedy(failure), refused=True)
-    if code.startswith(_TOO_LARGE):
-        if splittable:
+    reason = f"{failure.code}: {failure.text}"
+    tries_max = retries_max
+    match kind_of(failure.code):
+        case Kind.AWAY:
+            return Wait(reason)
+        case Kind.REFUSED:
+            return GiveUp(_remedy(failure), refused=True)
+        case Kind.TOO_LARGE if splittable:
             return Halve(reason)
-        # a single row: the pool may be full of other transactions, so this is not yet the row's fault
-        return Retry(delay_s, reason) if attempt <= retries_max else Bisect(reason)
-    if code.startswith(_TRANSIENT):
-        if attempt <= retries_max:
-            return Retry(delay_s, reason)
-        return GiveUp(
-            f"A transaction failed {attempt} times ({variable('ingestion', 'retries_max')}), last with {reason}",
-            refused=False,
-        )
-    if code.startswith(_ODD) and attempt < ODD_TRIES:
-        return Retry(delay_s, reason)
-    return Bisect(reason)
+        case Kind.TRANSIENT if attempt > retries_max:
+            setting = variable("ingestion", "retries_max")
+            return GiveUp(f"A transaction failed {attempt} times ({setting}), last with {reason}", refused=False)
+        case Kind.TOO_LARGE | Kind.TRANSIENT:
+            pass  # a single row too large: the pool may be full of other transactions, so it is not yet the row's fault
+        case Kind.ODD:
+            tries_max = min(ODD_TRIES, retries_max)
+        case Kind.DATA:
+            tries_max = 0
+    return Retry(backoff_s(attempt, jitter), reason) if attempt <= tries_max else Bisect(reason)
+
+
+def kind_of(code: str) -> Kind:
+    return next((kind for beginning, kind in _KINDS if code.startswith(beginning)), Kind.DATA)
 
 
 def backoff_s(attempt: int, jitter: float) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from ingestion.statements import Relationship, Statements, statements
 
 @dataclass(frozen=True)
 class Prepared:
-    """A group as its node statement takes it: `rows[k]` is a row and the number of its load, from `origins[k]`."""
+    """A group as its node statement takes it: `rows[k]` ends with the number of its load and k, from `origins[k]`."""
 
     rows: list[Values]
     loads: list[dict[str, Any]]
@@ -73,20 +74,30 @@ def prepare(group: Group, schema: Statements) -> Prepared:
     """Rows of all items, sorted by id, and the loads that they refer to."""
     loads: list[dict[str, Any]] = []
     numbers: dict[tuple[Any, ...], int] = {}
-    pairs: list[tuple[Values, RowsItem]] = []
+    found: list[tuple[Values, int, RowsItem]] = []
     for item in group.items:
         key = tuple(item.constants.values())
         if key not in numbers:
             numbers[key] = len(loads)
             loads.append(dict(item.constants))
         number = numbers[key]
-        pairs += [((*row, number), item) for row in item.rows]
+        found += [(row, number, item) for row in item.rows]
     if (place := schema.id_at) is not None:
-        try:
-            pairs.sort(key=lambda pair: _sortable(pair[0][place]))
-        except TypeError:  # ids that cannot be compared, such as lists: Neo4j will say what it thinks of them
-            pass
-    return Prepared([row for row, _ in pairs], loads, [item for _, item in pairs])
+        with suppress(TypeError):  # ids that cannot be compared, such as lists: Neo4j will say what it thinks of them
+            found.sort(key=lambda each: _sortable(each[0][place]))
+    rows = [(*row, load, number) for number, (row, load, _) in enumerate(found)]
+    return Prepared(rows, loads, [item for _, _, item in found])
+
+
+def changed(prepared: Prepared, schema: Statements, unchanged: Collection[int]) -> list[Values]:
+    """The rows that are to be written, when those numbered `unchanged` are in the graph already.
+
+    Of an id that has several rows, all: the last one must win, also over one that was unchanged until then.
+    """
+    if schema.id_at is None or not unchanged:
+        return prepared.rows
+    ids = {row[schema.id_at] for row in prepared.rows if row[-1] not in unchanged}
+    return [row for row in prepared.rows if row[schema.id_at] in ids]
 
 
 def _sortable(value: object) -> tuple[str, Any]:
@@ -103,7 +114,7 @@ def relationship_rows(relationship: Relationship, prepared: Prepared) -> Relatio
     rows: list[Values] = []
     origins: list[RowsItem] = []
     for row, item in zip(prepared.rows, prepared.origins, strict=True):
-        load = row[-1]
+        load = row[-2]
         if not usable[load] or any(row[at] is None for at in relationship.needed_at):
             continue
         values = (None if id_at is None else row[id_at], *(row[at] for at in relationship.fields_at))
@@ -128,7 +139,9 @@ def _check(schema: Statements, columns: Mapping[str, list[Any]]) -> None:
         if relationship.list_at is not None:
             for value in columns.get(schema.fields[relationship.list_at], ()):
                 if value is not None and not (isinstance(value, list) and all(map(_hashable, value))):
-                    raise UnreadableMessage(f"{relationship.name} is matched by a list of keys; a row has {value!r:.80}.")
+                    raise UnreadableMessage(
+                        f"{relationship.name} is matched by a list of keys; a row has {value!r:.80}."
+                    )
 
 
 def _hashable(value: object) -> bool:

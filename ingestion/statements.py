@@ -3,11 +3,14 @@
 The graph must be stock Cartography's, so its own query builder writes the node statements, and only the way in which
 values reach them is rewritten. Rows travel as lists, because parsing maps cost the server more than writing them.
 
-    $rows    [[v0, v1, …, load], …]        values in the order of `schemas.fields`, then the number of their load
-    $loads   [{AWS_ID: …, Region: …, lastupdated: …}, …]        what stock passes as kwargs; one per account, region, run
+    $rows    [[v0, v1, …, load, row], …]    values in the order of `schemas.fields`, numbers of the load and of the row
+    $loads   [{AWS_ID: …, Region: …, lastupdated: …}, …]    what stock passes as kwargs, for an account, region, run
 
 Stock writes a node and its relationships in one statement, and a relationship whose other end is missing is silently
 not made. Here each relationship has a statement of its own, which answers the rows for which both ends were there.
+
+Neo4j writes a property again even if its value stays the same, which costs five times as much as comparing. So rows
+whose node is as it should be only get their `lastupdated`, and a second sync writes little more than that.
 
 `lastupdated` never goes back, so that overlapping runs of an account do not undo each other.
 """
@@ -40,6 +43,8 @@ SHARED_LABELS = frozenset({"AWSIpRule", "AWSPrincipal", "CVE", "GCPBucketLabel",
 # string literals first, so that nothing inside of one is taken for a value
 _TOKENS = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|\bitem\.(\w+(?:\.\w+)*)|\$(\w+)""")
 _LAST_UPDATED = re.compile(r"\b(\w+)\.lastupdated = ([^\s,;]+)([,;]?)$", re.MULTILINE)
+_SET = re.compile(r"\n\s*SET\s*\n")
+_ASSIGNED = re.compile(r"^i\.(\w+) = (.+)$", re.DOTALL)
 _INDEX = re.compile(r"^CREATE INDEX IF NOT EXISTS FOR (\(n:\w+\)|\(\)<?-\[r:\w+\]->?\(\)) ON \(([^)]+)\);$")
 _CLEANUP = re.compile(
     r"(?P<var>\w)\.lastupdated <> \$UPDATE_TAG(?P<more>(?:\s+AND [^\n]+)*)\s+"
@@ -51,7 +56,7 @@ _CLEANUP = re.compile(
 class Index:
     """An index that stock makes; `unique`: made as a uniqueness constraint here, so that concurrent MERGEs agree."""
 
-    label: str  # empty for an index on relationships
+    label: str  # or the pattern of an index on relationships
     properties: tuple[str, ...]
     unique: bool
     query: str
@@ -87,16 +92,18 @@ class Statements:
     constants: tuple[str, ...]
     id_at: int | None
     nodes: str
+    touch: str | None  # for nodes that are as their rows say: sets `lastupdated`, answers the numbers of these rows
     relationships: tuple[Relationship, ...]
     indexes: tuple[Index, ...]
 
 
 @lru_cache(maxsize=4096)
 def statements(path: str) -> Statements:
-    """The statements of the node schema that `path` names. Raises UnreadableMessage: this release has no such schema."""
+    """The statements of the node schema that `path` names. Raises UnreadableMessage: there is no such schema."""
     schema = schemas.node_schema(path)
     fields = schemas.fields(path)
     id_ref: PropertyRef = schema.properties.id
+    nodes = _nodes(schema, fields)
     extra = schema.extra_node_labels.labels if schema.extra_node_labels else ()
     return Statements(
         path=path,
@@ -105,7 +112,8 @@ def statements(path: str) -> Statements:
         fields=fields,
         constants=schemas.constants(path),
         id_at=None if id_ref.set_in_kwargs else fields.index(id_ref.name),
-        nodes=_nodes(schema, fields),
+        nodes=nodes,
+        touch=_touch(nodes, schema.label, len(fields)),
         relationships=tuple(
             _relationship(schema, relationship, number, fields)
             for number, relationship in enumerate(schemas.relationships(schema))
@@ -146,6 +154,55 @@ def _nodes(schema: CartographyNodeSchema, fields: Sequence[str]) -> str:
     places = {field: f"item[{at}]" for at, field in enumerate(fields)}
     _, body = stock.split(head)
     return f"UNWIND $rows AS item\nWITH item, $loads[item[{len(fields)}]] AS load\n{rewritten(body, places).strip()}"
+
+
+def _touch(nodes: str, label: str, load_at: int) -> str | None:
+    """From the node statement, the one that compares instead of writing.
+
+    None where labels depend on properties: they are looked at whenever the node is written. A whole number and the
+    same number with a fraction of 0 count as equal, as they do for Neo4j.
+    """
+    found = _SET.search(nodes)
+    if found is None:
+        raise ValueError(f"Cartography's query for {label} sets nothing.")
+    if "FOREACH" in nodes:
+        return None
+    properties: dict[str, str] = {}
+    labels: list[str] = []
+    for part in _parts(nodes[found.end() :]):
+        if assigned := _ASSIGNED.match(part):
+            properties[assigned[1]] = assigned[2]
+        elif re.fullmatch(r"i(:\w+)+", part):
+            labels += part.split(":")[1:]
+        else:
+            raise ValueError(f"Cartography's query for {label} sets something unknown: {part}")
+    last_updated = properties.pop("lastupdated", None)
+    match = re.search(r"MERGE \((i:\w+\{id: [^}]+\})\)", nodes)
+    if match is None or last_updated is None:
+        return None
+    carries = f" WHERE i:{'&'.join(labels)}" if labels else ""
+    wanted = ", ".join(f"{name}: {value}" for name, value in properties.items())
+    return (
+        f"UNWIND $rows AS item\nWITH item, $loads[item[{load_at}]] AS load\n"
+        f"MATCH ({match[1]}){carries}\n"
+        f"WITH i, item, load, properties(i) AS has, {{{wanted}}} AS wants\n"
+        f"WHERE all(name IN keys(wants) WHERE\n"
+        f"    coalesce(has[name] = wants[name], has[name] IS NULL AND wants[name] IS NULL))\n"
+        f"SET i.lastupdated = {last_updated}\n"
+        f"RETURN collect(item[{load_at + 1}])"
+    )
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the commas of a SET clause, but for those inside of brackets and string literals."""
+    parts, depth = [""], 0
+    for piece in re.findall(r"""\"(?:[^"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|.""", text, re.DOTALL):
+        depth += (piece in "([{") - (piece in ")]}")
+        if piece == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return [stripped for part in parts if (stripped := part.strip())]
 
 
 def _relationship(
@@ -210,7 +267,7 @@ def index(query: str, own_label: str = "") -> Index:
     if found is None:
         raise ValueError(f"Cartography makes an index of an unknown form: {query}")
     pattern, listed = found.groups()
-    label = pattern[3:-1] if pattern.startswith("(n:") else ""
+    label = pattern[3:-1] if pattern.startswith("(n:") else pattern
     properties = tuple(part.strip().partition(".")[2] for part in listed.split(","))
     unique = label == own_label and properties == ("id",) and label not in SHARED_LABELS
     return Index(label=label, properties=properties, unique=unique, query=query)
@@ -230,7 +287,9 @@ def cleanups(path: str) -> tuple[str, ...]:
     found = tuple(guarded(query) for query in stock)
     for query in found:
         if unknown := set(re.findall(r"\$(\w+)", query)) - {"AWS_ID", "UPDATE_TAG", "LIMIT_SIZE"}:
-            raise UnreadableMessage(f"The cleanup of {path} needs ${', $'.join(sorted(unknown))}, which no step carries.")
+            raise UnreadableMessage(
+                f"The cleanup of {path} needs ${', $'.join(sorted(unknown))}, which no step carries."
+            )
     return found
 
 

@@ -8,36 +8,45 @@ is written here may be written again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import neo4j
 from neo4j.exceptions import AuthError, ConfigurationError, DriverError, Neo4jError, ServiceUnavailable
 
 from cartoray.errors import GraphRefused, GraphUnavailable
 from cartoray.settings import Neo4jSettings, variable
-from ingestion.batching import Group, RowsItem
+from ingestion.batching import Group, RowsItem, Values
 from ingestion.recovery import UNREACHABLE, VALUE, Failure, GiveUp, decide
-from ingestion.rows import Prepared, RelationshipRows, prepare, relationship_rows
+from ingestion.rows import Prepared, RelationshipRows, changed, prepare, relationship_rows
 from ingestion.statements import Index, Relationship, Statements, statements
 
 log = logging.getLogger(__name__)
 
 _DUPLICATES = "cartoray_duplicates_"  # name of an index that was put back: not tried again by every new process
-_SWAP_TRIES = 5
+_RACES = (
+    ".EquivalentSchemaRuleAlreadyExists",
+    ".IndexAlreadyExists",
+    ".ConstraintAlreadyExists",
+    ".IndexDropFailed",  # while a constraint is being made, its index does not show yet whose it is
+)
+_RACE_TRIES = 20
+_NEW_BATCHES = 4  # where nearly all rows were new, so many batches are not compared: it would cost them 8% each
+_RACE_S = 0.1
 
 
-class WriteFailed(Exception):  # noqa: N818 - carries a Failure to `recovery`, which decides what it is
-    """A transaction was not committed, or nobody knows."""
+class WriteFailed(Exception):
+    """A transaction was not committed, or nobody knows. What to do about it is for `ingestion.recovery` to decide."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(f"{failure.code}: {failure.text}")
         self.failure = failure
 
 
-class Abandoned(Exception):  # noqa: N818
+class Abandoned(Exception):
     """The caller no longer wanted the transaction; it was rolled back."""
 
 
@@ -84,6 +93,8 @@ class Writer:
         except (ConfigurationError, ValueError) as error:
             raise GraphRefused(f"{variable('neo4j', 'uri')} is not usable: {error}") from None
         self._ensured: set[str] = set()
+        self._compare_after: dict[str, int] = {}  # schema → batches to be written without comparing
+        self.rows_unchanged = 0  # since the start, in transactions that were committed or not
         self._present: dict[tuple[str, tuple[str, ...]], _Present] | None = None
 
     def close(self) -> None:
@@ -102,6 +113,22 @@ class Writer:
                 f"or set {variable('neo4j', 'uri')} to the one you have."
             ) from None
 
+    def count(self) -> GraphCounts:
+        """Raises GraphUnavailable and GraphRefused, as `check`."""
+        self.check()
+        try:
+            nodes = self._run("MATCH (n) RETURN count(n)")[0][0]
+            labels = self._counts("CALL db.labels()", "MATCH (n:`{}`) RETURN count(n)")
+            types = self._counts("CALL db.relationshipTypes()", "MATCH ()-[r:`{}`]->() RETURN count(r)")
+        except WriteFailed as error:
+            raise GraphUnavailable(str(error)) from None
+        return GraphCounts(nodes, labels, types)
+
+    def _counts(self, names: str, query: str) -> dict[str, int]:
+        """Of each name how many; a query for each, because only then Neo4j answers from its counts."""
+        found = {name: self._run(query.format(name.replace("`", "``")))[0][0] for (name,) in self._run(names)}
+        return {name: count for name, count in found.items() if count}
+
     # ---- rows --------------------------------------------------------------------------------------------------
 
     def write(self, groups: Sequence[Group], abandoned: Callable[[], bool] = _never) -> list[Missing]:
@@ -118,7 +145,9 @@ class Writer:
             for schema, prepared in work:
                 if abandoned():
                     raise Abandoned
-                transaction.run(_text(schema.nodes), rows=prepared.rows, loads=prepared.loads).consume()
+                rows = self._changed(transaction, schema, prepared)
+                if rows:
+                    transaction.run(schema.nodes, rows=rows, loads=prepared.loads).consume()
             missing: list[Missing] = []
             for schema, prepared in work:
                 missing += _relate(transaction, schema, prepared, abandoned)
@@ -127,35 +156,49 @@ class Writer:
             transaction.commit()
         return missing
 
-    def relate(self, schema: Statements, relationship: Relationship, item: RowsItem) -> tuple[int, list[str]]:
-        """One relationship of rows whose nodes are in the graph: how many rows have it, keys of those that still lack it.
+    def _changed(self, transaction: neo4j.Transaction, schema: Statements, prepared: Prepared) -> list[Values]:
+        """The rows that are not in the graph as they are. The others get their `lastupdated` on the way."""
+        skip = self._compare_after.get(schema.path, 0)
+        if schema.touch is None or skip:
+            self._compare_after[schema.path] = max(0, skip - 1)
+            return prepared.rows
+        result = transaction.run(schema.touch, rows=prepared.rows, loads=prepared.loads)
+        unchanged = set(result.single(strict=True)[0])
+        if len(unchanged) * 10 < len(prepared.rows):
+            self._compare_after[schema.path] = _NEW_BATCHES
+        rows = changed(prepared, schema, unchanged)
+        self.rows_unchanged += len(prepared.rows) - len(rows)
+        return rows
+
+    def relate(self, schema: Statements, relationship: Relationship, items: Sequence[RowsItem]) -> list[str]:
+        """One relationship of rows whose nodes are in the graph; answers the keys for which the other end is not.
 
         Raises WriteFailed.
         """
         self.ensure(schema.path, schema.indexes)
-        rows = relationship_rows(relationship, prepare(Group(schema.path, (item,)), schema))
+        rows = relationship_rows(relationship, prepare(Group(schema.path, tuple(items)), schema))
         if rows is None:
-            return 0, []
+            return []
         with self._transaction() as transaction:
             absent = _absent(transaction, rows)
             transaction.commit()
-        return len(rows.rows), [rows.key(number) for number in absent]
+        return [rows.key(number) for number in absent]
 
     # ---- what has no rows --------------------------------------------------------------------------------------
 
-    def delete(self, query: str, **parameters: Any) -> Deleted:
+    def delete(self, query: str, parameters: Mapping[str, Any]) -> Deleted:
         """One round of a cleanup statement. Raises WriteFailed."""
         with self._transaction() as transaction:
-            result = transaction.run(_text(query), parameters)
+            result = transaction.run(query, dict(parameters))
             seen = sum(result.value())
             counters = result.consume().counters
             transaction.commit()
         return Deleted(seen, counters.nodes_deleted, counters.relationships_deleted)
 
-    def link(self, query: str, **parameters: Any) -> int:
+    def link(self, query: str, parameters: Mapping[str, Any]) -> int:
         """Runs a derivation; answers how many relationships are new. Raises WriteFailed."""
         with self._transaction() as transaction:
-            created = transaction.run(_text(query), parameters).consume().counters.relationships_created
+            created = transaction.run(query, dict(parameters)).consume().counters.relationships_created
             transaction.commit()
         return created
 
@@ -168,51 +211,54 @@ class Writer:
         """
         if key in self._ensured:
             return
-        if self._present is None:
-            self._present = self._read_indexes()
-        plain = []
+        wanted = tuple(indexes)
+        for left in reversed(range(_RACE_TRIES)):
+            try:
+                self._make(wanted)
+                break
+            except WriteFailed as error:
+                # `IF NOT EXISTS` looks before it locks: a sibling or stock was faster, so look again
+                if left == 0 or not error.failure.code.endswith(_RACES):
+                    raise
+                self._present = None
+                time.sleep(_RACE_S)
+        self._ensured.add(key)
+
+    def _make(self, indexes: Sequence[Index]) -> None:
+        present = self._read_indexes() if self._present is None else self._present
+        self._present = None  # what is made now is read again by the next schema, with the names that Neo4j gave
         for index in indexes:
-            at = (index.label, index.properties)
             if index.unique:
-                self._ensure_unique(index)
-            elif at not in self._present or not index.label:
-                plain.append(index)
-                self._present[at] = _Present("", unique=False)
+                self._make_unique(index, present.get((index.label, index.properties)))
+        plain = [index for index in indexes if not index.unique and (index.label, index.properties) not in present]
         if plain:
             with self._transaction() as transaction:  # one commit for all: each alone costs as much
                 for index in plain:
-                    transaction.run(_text(index.query)).consume()
+                    transaction.run(index.query).consume()
                 transaction.commit()
-        self._ensured.add(key)
+        else:
+            self._present = present
 
-    def _ensure_unique(self, index: Index) -> None:
-        """See docs/decisions/001-uniqueness.md for what Neo4j answers to each step and why they are in this order."""
-        at = (index.label, index.properties)
-        query = f"CREATE CONSTRAINT IF NOT EXISTS FOR (n:{index.label}) REQUIRE n.{index.properties[0]} IS UNIQUE"
-        for _ in range(_SWAP_TRIES):
-            present = self._present.get(at) if self._present else None
-            if present and (present.unique or present.name.startswith(_DUPLICATES)):
-                return
-            if present and present.name:
-                self._run(f"DROP INDEX `{present.name}` IF EXISTS")
-            try:
-                self._run(query)
-            except WriteFailed as error:
-                if error.failure.code.endswith(".ConstraintCreationFailed"):
-                    log.warning(
-                        "duplicate_nodes label=%s: several nodes have the same id, so it stays without a constraint "
-                        "and writers can add more. Merge them, then drop the index %s%s. Neo4j: %s",
-                        index.label,
-                        _DUPLICATES,
-                        index.label,
-                        error.failure.text,
-                    )
-                    self._run(
-                        f"CREATE INDEX `{_DUPLICATES}{index.label}` IF NOT EXISTS FOR (n:{index.label}) ON (n.id)"
-                    )
-                elif not error.failure.code.endswith(".IndexAlreadyExists"):  # a sibling or stock was faster: look again
-                    raise
-            self._present = self._read_indexes()
+    def _make_unique(self, index: Index, present: _Present | None) -> None:
+        """See docs/decisions/001-uniqueness.md for what Neo4j answers to each step, and why they are in this order."""
+        label, mark = index.label, f"{_DUPLICATES}{index.label}"
+        if present and (present.unique or present.name == mark):
+            return
+        if present:
+            self._run(f"DROP INDEX `{present.name}` IF EXISTS")
+        try:
+            self._run(f"CREATE CONSTRAINT IF NOT EXISTS FOR (n:{label}) REQUIRE n.id IS UNIQUE")
+        except WriteFailed as error:
+            if not error.failure.code.endswith(".ConstraintCreationFailed"):
+                raise
+            self._run(f"CREATE INDEX `{mark}` IF NOT EXISTS FOR (n:{label}) ON (n.id)")
+            log.warning(
+                "duplicate_nodes label=%s: several nodes have the same id, so ids stay without a constraint and "
+                "writers can add more. Merge them, then drop the index %s. Neo4j: %s",
+                label,
+                mark,
+                error.failure.text,
+            )
 
     def _read_indexes(self) -> dict[tuple[str, tuple[str, ...]], _Present]:
         query = "SHOW INDEXES YIELD name, type, entityType, labelsOrTypes, properties, owningConstraint"
@@ -227,7 +273,7 @@ class Writer:
     def _run(self, query: str) -> list[list[Any]]:
         """A statement alone, such as one on the schema."""
         with self._transaction() as transaction:
-            values = transaction.run(_text(query)).values()
+            values = transaction.run(query).values()
             transaction.commit()
         return values
 
@@ -251,14 +297,36 @@ class Writer:
 
 
 @dataclass(frozen=True)
+class GraphCounts:
+    """Nodes in all, and by label (a node counts under each of its labels); relationships by type."""
+
+    nodes: int
+    labels: Mapping[str, int]
+    relationships: Mapping[str, int]
+
+
+def check_graph(settings: Neo4jSettings) -> None:
+    """As `Writer.check`."""
+    writer = Writer(settings, "check")
+    try:
+        writer.check()
+    finally:
+        writer.close()
+
+
+def count_graph(settings: Neo4jSettings) -> GraphCounts:
+    """What is in the graph, from the store's own counts. Raises GraphUnavailable and GraphRefused."""
+    writer = Writer(settings, "count")
+    try:
+        return writer.count()
+    finally:
+        writer.close()
+
+
+@dataclass(frozen=True)
 class _Present:
     name: str
     unique: bool
-
-
-def _text(query: str) -> LiteralString:
-    """The driver asks for literals against injection; ours are made from the schemas, values travel as parameters."""
-    return cast(LiteralString, query)
 
 
 def _said(error: BaseException) -> str:
@@ -284,5 +352,5 @@ def _relate(
 
 def _absent(transaction: neo4j.Transaction, rows: RelationshipRows) -> list[int]:
     """Runs the statement; answers the numbers of the rows for which an end was not there."""
-    found = set(transaction.run(_text(rows.relationship.query), rows.parameters).single(strict=True)[0])
+    found = set(transaction.run(rows.relationship.query, rows.parameters).single(strict=True)[0])
     return [number for number in range(len(rows.rows)) if number not in found]

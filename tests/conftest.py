@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+
+import pytest
 
 # before anything imports ray
 os.environ.update(
@@ -16,3 +19,52 @@ os.environ.update(
 for name in [name for name in os.environ if name.startswith(("AWS_", "CARTORAY_", "NEO4J_"))]:
     del os.environ[name]
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+
+import neo4j  # noqa: E402
+from support.databases import empty, open_graph  # noqa: E402
+
+from cartoray.settings import (  # noqa: E402
+    Neo4jSettings,
+    Settings,
+    StackSettings,
+)
+from cartoray.stack.servers import EmbeddedStack  # noqa: E402
+from cartoray.stack.simulated_aws import SimulatedAws, start_simulated_aws  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def stack_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """The settings that lead to a Kafka and a Neo4j of this session's own, on loopback.
+
+    Tests share both: what uses Kafka takes topics of its own (`kafka.topic_prefix`), what uses Neo4j the fixture
+    `graph`. `stack.state_dir` is nobody's: logs may go there.
+    """
+    folder = tmp_path_factory.mktemp("stack")
+    with EmbeddedStack(folder / "state", StackSettings(neo4j_heap="1g", neo4j_pagecache="64m")) as stack:
+        yield Settings.model_validate({**stack.settings, "stack": {"state_dir": folder / "other"}})
+
+
+@pytest.fixture(scope="session")
+def stock_neo4j(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neo4jSettings]:
+    """A second Neo4j, for stock Cartography's graph: the Community edition has one database."""
+    options = StackSettings(neo4j_heap="512m", neo4j_pagecache="64m")
+    with EmbeddedStack(tmp_path_factory.mktemp("stock") / "state", options, stores=["neo4j"]) as stack:
+        yield Neo4jSettings.model_validate(stack.settings["neo4j"])
+
+
+@pytest.fixture
+def graph(stack_settings: Settings) -> Iterator[neo4j.Driver]:
+    """A driver on the session's Neo4j, which is empty: no nodes, no constraints, no indexes."""
+    with open_graph(stack_settings.neo4j) as driver:
+        empty(driver)
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def simulated_aws() -> Iterator[SimulatedAws]:
+    """Three accounts in two regions, without latency.
+
+    Tests share it: whoever changes its faults sets them back; what it holds may be another at every test.
+    """
+    with start_simulated_aws(accounts=3, regions=("us-east-1", "eu-west-1"), size=6) as aws:
+        yield aws

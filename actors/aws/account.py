@@ -5,8 +5,6 @@ Source: sts:GetCallerIdentity. Stock: `cartography.intel.aws.organizations.sync`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cartography.models.aws.account import AWSAccountSchema
 from cartography.models.aws.iam.root_principal import AWSRootPrincipalSchema
 
@@ -14,7 +12,7 @@ from actors.modules import Call, Item, NativeModule, NodeTable, Place, Shaped, c
 from cartoray.planning import ACCOUNT_MODULE
 
 
-def _shape(items: Sequence[Item], place: Place) -> Shaped:
+def _shape(items: list[Item], place: Place) -> Shaped:
     """Raises CloudDenied when the credentials turn out to be another account's."""
     identity = items[0]
     check_account(identity["Account"], place.account.id)

@@ -5,8 +5,6 @@ Source: ec2:DescribeInstances. Stock: `cartography.intel.aws.ec2.instances.sync_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cartography.models.aws.ec2.auto_scaling_groups import EC2InstanceAutoScalingGroupSchema
 from cartography.models.aws.ec2.instances import EC2InstanceSchema, EC2InstanceToRoleAssumesMatchLink
 from cartography.models.aws.ec2.ipv6_addresses import EC2Ipv6AddressSchema
@@ -18,11 +16,12 @@ from cartography.models.aws.ec2.subnet_instance import EC2SubnetInstanceSchema
 from cartography.models.aws.ec2.volumes import EBSVolumeInstanceSchema
 
 from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+from actors.transforms import Transform
+
+transform_ec2_instances = Transform("aws.ec2.instances:transform_ec2_instances")
 
 
-def _shape(items: Sequence[Item], place: Place) -> Shaped:
-    from cartography.intel.aws.ec2.instances import transform_ec2_instances
-
+def _shape(items: list[Item], place: Place) -> Shaped:
     data = transform_ec2_instances(items, place.region, place.account.id)
     return {
         EC2ReservationSchema: data.reservation_list,

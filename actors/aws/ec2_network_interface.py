@@ -5,19 +5,18 @@ Source: ec2:DescribeNetworkInterfaces. Stock: `cartography.intel.aws.ec2.network
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cartography.models.aws.ec2.networkinterfaces import EC2NetworkInterfaceSchema
 from cartography.models.aws.ec2.privateip_networkinterface import EC2PrivateIpNetworkInterfaceSchema
 from cartography.models.aws.ec2.securitygroup_networkinterface import EC2SecurityGroupNetworkInterfaceSchema
 from cartography.models.aws.ec2.subnet_networkinterface import EC2SubnetNetworkInterfaceSchema
 
 from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+from actors.transforms import Transform
+
+transform_network_interface_data = Transform("aws.ec2.network_interfaces:transform_network_interface_data")
 
 
-def _shape(items: Sequence[Item], place: Place) -> Shaped:
-    from cartography.intel.aws.ec2.network_interfaces import transform_network_interface_data
-
+def _shape(items: list[Item], place: Place) -> Shaped:
     data = transform_network_interface_data(items, place.region)
     return {
         EC2NetworkInterfaceSchema: data.network_interface_list,

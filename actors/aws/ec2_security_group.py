@@ -5,18 +5,17 @@ Source: ec2:DescribeSecurityGroups. Stock: `cartography.intel.aws.ec2.security_g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cartography.models.aws.ec2.security_group_rules import IpPermissionInboundSchema, IpRangeSchema, IpRuleSchema
 from cartography.models.aws.ec2.security_groups import EC2SecurityGroupSchema
 from cartography.models.aws.ec2.securitygroup_instance import EC2SecurityGroupInstanceSchema
 
 from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+from actors.transforms import Transform
+
+transform_ec2_security_group_data = Transform("aws.ec2.security_groups:transform_ec2_security_group_data")
 
 
-def _shape(items: Sequence[Item], place: Place) -> Shaped:
-    from cartography.intel.aws.ec2.security_groups import transform_ec2_security_group_data
-
+def _shape(items: list[Item], place: Place) -> Shaped:
     data = transform_ec2_security_group_data(items)
     # stock's transform takes these from a set: sorted, an unchanged group gives the same row in every process
     groups = [{**group, "SOURCE_GROUP_IDS": sorted(group["SOURCE_GROUP_IDS"])} for group in data.groups]

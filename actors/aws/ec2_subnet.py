@@ -5,18 +5,17 @@ Source: ec2:DescribeSubnets. Stock: `cartography.intel.aws.ec2.subnets.sync_subn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cartography.models.aws.ec2.auto_scaling_groups import EC2SubnetAutoScalingGroupSchema
 from cartography.models.aws.ec2.subnet_instance import EC2SubnetInstanceSchema
 from cartography.models.aws.ec2.subnets import EC2SubnetSchema
 
 from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+from actors.transforms import Transform
+
+transform_subnet_data = Transform("aws.ec2.subnets:transform_subnet_data")
 
 
-def _shape(items: Sequence[Item], place: Place) -> Shaped:
-    from cartography.intel.aws.ec2.subnets import transform_subnet_data
-
+def _shape(items: list[Item], place: Place) -> Shaped:
     return {EC2SubnetSchema: transform_subnet_data(items)}
 
 

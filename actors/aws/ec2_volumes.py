@@ -5,16 +5,15 @@ Source: ec2:DescribeVolumes. Stock: `cartography.intel.aws.ec2.volumes.sync_ebs_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cartography.models.aws.ec2.volumes import EBSVolumeSchema
 
 from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+from actors.transforms import Transform
+
+transform_volumes = Transform("aws.ec2.volumes:transform_volumes")
 
 
-def _shape(items: Sequence[Item], place: Place) -> Shaped:
-    from cartography.intel.aws.ec2.volumes import transform_volumes
-
+def _shape(items: list[Item], place: Place) -> Shaped:
     return {EBSVolumeSchema: transform_volumes(items, place.region, place.account.id)}
 
 

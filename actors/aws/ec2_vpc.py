@@ -5,17 +5,16 @@ Source: ec2:DescribeVpcs. Stock: `cartography.intel.aws.ec2.vpc.sync_vpc`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cartography.models.aws.ec2.vpc import AWSVpcSchema
 from cartography.models.aws.ec2.vpc_cidr import AWSIPv4CidrBlockSchema, AWSIPv6CidrBlockSchema
 
 from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+from actors.transforms import Transform
+
+transform_vpc_data = Transform("aws.ec2.vpc:transform_vpc_data")
 
 
-def _shape(items: Sequence[Item], place: Place) -> Shaped:
-    from cartography.intel.aws.ec2.vpc import transform_vpc_data
-
+def _shape(items: list[Item], place: Place) -> Shaped:
     vpcs, ipv4_blocks, ipv6_blocks = transform_vpc_data(items, place.region)
     return {AWSVpcSchema: vpcs, AWSIPv4CidrBlockSchema: ipv4_blocks, AWSIPv6CidrBlockSchema: ipv6_blocks}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cartoray.cli.common import progress_console, settings, use_simulated_aws
+from cartoray.logs import log_to_stderr
 
 if TYPE_CHECKING:
     from cartoray.cluster.driver import Serving
@@ -36,7 +36,7 @@ def serve(
     Ctrl-C finishes what is under way and leaves; a second one leaves at once. Killing it loses nothing.
     """
     config = settings()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True)
+    log_to_stderr("%(asctime)s %(levelname)s %(name)s %(message)s")
     if use_simulated_aws(config):
         progress_console.print(f"AWS is simulated, at {config.simulated_aws.endpoint_url}", highlight=False)
     if intel_actors:

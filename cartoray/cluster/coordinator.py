@@ -53,7 +53,7 @@ class Coordinator:
                     try:
                         touched.add(self._runs.apply(read_event(message)).run_id)
                     except UnreadableMessage as error:
-                        log.warning("event_skipped", extra={"reason": str(error)})
+                        log.warning("event_skipped reason=%s", error)
                 if follower.caught_up and touched:  # before that, a step may be owed only because it is not read yet
                     for run_id in touched:
                         self._publish_owed(run_id, publisher, names.data.name)
@@ -67,4 +67,4 @@ class Coordinator:
             if step.step_id not in self._published:
                 publisher.publish(topic, step.account_id.encode(), encode_step(step), step_headers(step))
                 self._published.add(step.step_id)
-                log.info("step_published", extra={"step": step.step_id})
+                log.info("step_published step=%s", step.step_id)

@@ -101,8 +101,8 @@ class Driver:
         sizes = settings.intel.actors, settings.ingestion.actors
         with _ray(sum(sizes), dashboard=self._dashboard) as (address, dashboard_url):
             pools = (
-                Pool("intel", IntelActor, sizes[0], self._arguments),
-                Pool("ingestion", IngestionActor, sizes[1], self._arguments),
+                Pool("intel", IntelActor, sizes[0], self._directory),
+                Pool("ingestion", IngestionActor, sizes[1], self._directory),
             )
             with self._coordinator(stop):
                 ready(Serving(*sizes, address, dashboard_url))
@@ -110,9 +110,6 @@ class Driver:
                     self._supervise(pools, stop)
                 finally:
                     self._drain(pools)
-
-    def _arguments(self, slot: int) -> tuple[int, str]:
-        return slot, str(self._directory.resolve())
 
     @contextlib.contextmanager
     def _coordinator(self, stop: threading.Event) -> Iterator[None]:
@@ -124,7 +121,7 @@ class Driver:
                 try:
                     coordinator.run(ended)
                 except CartorayError as error:  # Kafka went away: it reads everything again when it is back
-                    log.warning("coordinator_restarts", extra={"reason": str(error)})
+                    log.warning("coordinator_restarts reason=%s", error)
                     ended.wait(1)
 
         thread = threading.Thread(target=keep_running, name="coordinator", daemon=True)

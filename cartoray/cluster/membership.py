@@ -19,7 +19,7 @@ from enum import StrEnum
 from cartoray.errors import IllegalTransition
 
 
-class Member(StrEnum):
+class State(StrEnum):
     WAITING = "waiting"
     STARTING = "starting"
     RUNNING = "running"
@@ -35,26 +35,26 @@ class Signal(StrEnum):
     STOPPED = "stopped"
 
 
-_TABLE: Mapping[Member, Mapping[Signal, Member]] = {
-    Member.WAITING: {Signal.START: Member.STARTING, Signal.DRAIN: Member.STOPPED},
-    Member.STARTING: {
-        Signal.READY: Member.RUNNING,
-        Signal.DIED: Member.WAITING,
-        Signal.DRAIN: Member.DRAINING,
-        Signal.STOPPED: Member.STOPPED,
+_TABLE: Mapping[State, Mapping[Signal, State]] = {
+    State.WAITING: {Signal.START: State.STARTING, Signal.DRAIN: State.STOPPED},
+    State.STARTING: {
+        Signal.READY: State.RUNNING,
+        Signal.DIED: State.WAITING,
+        Signal.DRAIN: State.DRAINING,
+        Signal.STOPPED: State.STOPPED,
     },
-    Member.RUNNING: {Signal.DIED: Member.WAITING, Signal.DRAIN: Member.DRAINING, Signal.STOPPED: Member.STOPPED},
-    Member.DRAINING: {Signal.DIED: Member.STOPPED, Signal.DRAIN: Member.DRAINING, Signal.STOPPED: Member.STOPPED},
-    Member.STOPPED: {Signal.DRAIN: Member.STOPPED},
+    State.RUNNING: {Signal.DIED: State.WAITING, Signal.DRAIN: State.DRAINING, Signal.STOPPED: State.STOPPED},
+    State.DRAINING: {Signal.DIED: State.STOPPED, Signal.DRAIN: State.DRAINING, Signal.STOPPED: State.STOPPED},
+    State.STOPPED: {Signal.DRAIN: State.STOPPED},
 }
 
 
-def step(member: Member, signal: Signal) -> Member:
+def step(state: State, signal: Signal) -> State:
     """The state after `signal`. Raises IllegalTransition."""
     try:
-        return _TABLE[member][signal]
+        return _TABLE[state][signal]
     except KeyError:
-        raise IllegalTransition(f"A member that is {member} cannot be told {signal}.") from None
+        raise IllegalTransition(f"A member that is {state} cannot be told {signal}.") from None
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Policy:
 @dataclass(frozen=True)
 class Slot:
     number: int
-    member: Member = Member.WAITING
+    state: State = State.WAITING
     deaths: int = 0  # in a row, none of them healthy before
     start_at_ms: int = 0
     started_ms: int = 0
@@ -93,7 +93,7 @@ class Membership:
 
     def due(self, now_ms: int) -> list[int]:
         """Slots to start now."""
-        return [slot.number for slot in self._slots if slot.member is Member.WAITING and slot.start_at_ms <= now_ms]
+        return [slot.number for slot in self._slots if slot.state is State.WAITING and slot.start_at_ms <= now_ms]
 
     def start(self, number: int, now_ms: int) -> None:
         self._move(number, Signal.START, started_ms=now_ms)
@@ -120,9 +120,9 @@ class Membership:
         """A slot that died too often in a row, if any: the driver ends then, rather than turning in circles."""
         return next((slot for slot in self._slots if slot.deaths > self._policy.deaths_max), None)
 
-    def states(self) -> list[Member]:
-        return [slot.member for slot in self._slots]
+    def states(self) -> list[State]:
+        return [slot.state for slot in self._slots]
 
     def _move(self, number: int, signal: Signal, **changes: object) -> None:
         slot = self._slots[number]
-        self._slots[number] = replace(slot, member=step(slot.member, signal), **changes)  # type: ignore[arg-type]
+        self._slots[number] = replace(slot, state=step(slot.state, signal), **changes)  # type: ignore[arg-type]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from cartoray.cluster.membership import Member, Membership
+from cartoray.cluster.membership import Membership, State
 from cartoray.errors import CartorayError, Permanent
+from cartoray.member import Member
 
 log = logging.getLogger(__name__)
 NAMESPACE = "cartoray"
@@ -27,11 +29,11 @@ class Pool:
     The actors are not detached: they end with the driver. Nothing is lost by that, since all they know is in Kafka.
     """
 
-    def __init__(self, name: str, actor: type, size: int, make_arguments: Callable[[int], tuple[Any, ...]]) -> None:
+    def __init__(self, name: str, actor: type[Member], size: int, directory: Path) -> None:
         self.name = name
         self.membership = Membership(size)
         self._class: Any = ray.remote(actor)
-        self._make_arguments = make_arguments
+        self._directory = directory.resolve()
         self._handles: dict[int, Any] = {}
         self._runs: dict[Any, int] = {}  # reference of the run task → slot
 
@@ -41,14 +43,16 @@ class Pool:
     def reconcile(self) -> None:
         """Starts what is due. Does not block: an actor without a node stays pending, which is Ray's sign to add one."""
         for slot in self.membership.due(_now_ms()):
+            # a name for each life: that of a dead actor is free only some time later
+            name = f"{self.name}-{slot:03d}-{secrets.token_hex(2)}"
             handle = self._class.options(
-                name=f"{self.name}-{slot:03d}-{_now_ms():x}",  # a dead actor's name is free only some time later
+                name=name,
                 namespace=NAMESPACE,
                 num_cpus=1,
                 max_restarts=0,  # the driver replaces members itself: with back-off, and an end to it
                 max_concurrency=8,
                 scheduling_strategy="SPREAD",
-            ).remote(*self._make_arguments(slot))
+            ).remote(name, str(self._directory))
             self._handles[slot] = handle
             self._runs[handle.run.options(name=f"{self.name}.run").remote()] = slot
             self.membership.start(slot, _now_ms())
@@ -58,7 +62,7 @@ class Pool:
         """A run task ended. Raises the actor's own error when starting it again cannot help."""
         slot = self._runs.pop(reference)
         self._handles.pop(slot, None)
-        draining = self.membership[slot].member is Member.DRAINING
+        draining = self.membership[slot].state is State.DRAINING
         try:
             ray.get(reference)
             reason = "ended without being asked to"
@@ -71,7 +75,7 @@ class Pool:
         if draining:
             self.membership.stopped(slot)
             return
-        log.warning("member_died", extra={"pool": self.name, "slot": slot, "reason": reason})
+        log.warning("member_died pool=%s slot=%d reason=%s", self.name, slot, reason)
         self.membership.died(slot, _now_ms(), reason)
 
     def drain(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cartoray.errors import StackError
-from cartoray.stack.config import StackSettings
+from cartoray.settings import StackSettings
 
 RETRIES = 3  # with 1, 2 and 3 s between them: a registry's hiccup, not its outage
 TIMEOUT_S = 30  # without a byte

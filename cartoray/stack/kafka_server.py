@@ -37,6 +37,9 @@ PROPERTIES = {
     "share.coordinator.state.topic.min.isr": "1",
     "share.coordinator.state.topic.num.partitions": "4",
     "log.cleaner.dedupe.buffer.size": "33554432",  # the default of 128 MB is a quarter of the heap
+    # After a crash the broker is let in again when the session of its former life has ended: 9 s by default.
+    "broker.heartbeat.interval.ms": "1000",
+    "broker.session.timeout.ms": "4000",
     "auto.create.topics.enable": "false",  # a misspelt topic is an error, not a new topic
     # Members come and go while someone watches: with the defaults a rebalance takes 5 s, a lost member 45 s.
     "group.initial.rebalance.delay.ms": "0",

@@ -27,8 +27,8 @@ from typing import Self
 import psutil
 
 from cartoray.errors import StackError
+from cartoray.settings import StackSettings
 from cartoray.stack import artifacts, ports, process
-from cartoray.stack.config import StackSettings
 from cartoray.stack.kafka_server import KafkaServer
 from cartoray.stack.launch import Server
 from cartoray.stack.neo4j_server import Neo4jServer

@@ -41,7 +41,7 @@ def test_topics_are_created_once_and_checked_when_present(kafka: KafkaSettings) 
     admin = Admin(kafka)
     admin.ensure([names.jobs, names.data, names.events, names.dead_letters])
     assert len(admin.partitions(names.data.name)) == 2
-    with pytest.raises(SettingError, match="cleanup.policy=compact,delete"):
+    with pytest.raises(SettingError, match=r"cleanup\.policy=compact,delete"):
         admin.ensure([Topic(names.events.name, 1, {"cleanup.policy": "delete"})])
     with pytest.raises(SettingError, match="CARTORAY_KAFKA_MESSAGE_BYTES_MAX"):
         admin.ensure([Topic(names.jobs.name, 1, {"cleanup.policy": "delete", "max.message.bytes": "90000000"})])

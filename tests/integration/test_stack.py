@@ -18,8 +18,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from neo4j import GraphDatabase
 
+from cartoray.settings import StackSettings
 from cartoray.stack import ports
-from cartoray.stack.config import StackSettings
 from cartoray.stack.servers import EmbeddedStack, Event, Kind, ServerFailed
 from cartoray.stack.state import StateFolder
 

@@ -86,7 +86,9 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], code: int
 
 
 def test_plan_shows_the_jobs_as_json_and_nothing_else(tmp_path: Path) -> None:
-    result = cartoray("plan", "--account", "111111111111", "--scope", "ec2:volumes,ec2:instance", "--json", cwd=tmp_path)
+    result = cartoray(
+        "plan", "--account", "111111111111", "--scope", "ec2:volumes,ec2:instance", "--json", cwd=tmp_path
+    )
     jobs = json.loads(result.stdout)["jobs"]
     assert [job["module"] for job in jobs] == ["account", "ec2:instance", "ec2:volumes"]
 

@@ -66,7 +66,9 @@ def test_an_unknown_module_is_answered_with_the_nearest() -> None:
         plan(Request(ACCOUNTS, modules=("ec2:instances",)), KNOWN, now_ms=0, nonce="x")
 
 
-@pytest.mark.parametrize("wrong", ["", "12345678901", "1234567890123", "arn:aws:iam::111111111111:root", "11111111111a"])
+@pytest.mark.parametrize(
+    "wrong", ["", "12345678901", "1234567890123", "arn:aws:iam::111111111111:root", "11111111111a"]
+)
 def test_an_account_id_has_twelve_digits(wrong: str) -> None:
     with pytest.raises(UsageError, match="12 digits"):
         account(wrong)

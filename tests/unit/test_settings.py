@@ -31,9 +31,15 @@ def test_the_environment_goes_before_the_file_before_the_stack_before_the_defaul
     ("environment", "text"),
     [
         ({"CARTORAY_NEO4J_URI": "http://x"}, "CARTORAY_NEO4J_URI is 'http://x'; it takes: a URI such as bolt://"),
-        ({"CARTORAY_INTEL_ACTORS": "many"}, "CARTORAY_INTEL_ACTORS is 'many'; it takes: input should be a valid integer"),
+        (
+            {"CARTORAY_INTEL_ACTORS": "many"},
+            "CARTORAY_INTEL_ACTORS is 'many'; it takes: input should be a valid integer",
+        ),
         ({"CARTORAY_INTEL_ACTORS": "0"}, "CARTORAY_INTEL_ACTORS is '0'; it takes: .*greater than or equal to 1"),
-        ({"CARTORAY_NEO4J_PASWORD": "x"}, "CARTORAY_NEO4J_PASWORD is not a setting of cartoray. Settings of neo4j: uri"),
+        (
+            {"CARTORAY_NEO4J_PASWORD": "x"},
+            "CARTORAY_NEO4J_PASWORD is not a setting of cartoray. Settings of neo4j: uri",
+        ),
         ({"CARTORAY_NEO": "x"}, "CARTORAY_NEO is not a setting"),
         ({"CARTORAY_CONFIG": "none.toml"}, "CARTORAY_CONFIG names none.toml, which does not exist"),
         ({"CARTORAY_KAFKA_TOPIC_PREFIX": "a b"}, "CARTORAY_KAFKA_TOPIC_PREFIX is 'a b'; it takes"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cartoray.cluster.membership import Member, Membership, Policy, Signal, step
+from cartoray.cluster.membership import Membership, Policy, Signal, State, step
 from cartoray.errors import IllegalTransition
 
 
@@ -53,19 +53,19 @@ def test_a_draining_pool_starts_nobody() -> None:
     pool.start(0, 0)
     pool.ready(0)
     pool.drain()
-    assert pool.states() == [Member.DRAINING, Member.STOPPED]
+    assert pool.states() == [State.DRAINING, State.STOPPED]
     assert pool.due(10**9) == []
     pool.stopped(0)
-    assert pool.states() == [Member.STOPPED, Member.STOPPED]
+    assert pool.states() == [State.STOPPED, State.STOPPED]
 
 
-@pytest.mark.parametrize("member", list(Member))
+@pytest.mark.parametrize("state", list(State))
 @pytest.mark.parametrize("signal", list(Signal))
-def test_an_impossible_step_raises_and_changes_nothing(member: Member, signal: Signal) -> None:
+def test_an_impossible_step_raises_and_changes_nothing(state: State, signal: Signal) -> None:
     try:
-        assert step(member, signal) in Member
+        assert step(state, signal) in State
     except IllegalTransition as error:
-        assert member.value in str(error)  # noqa: PT017
-    assert step(Member.STOPPED, Signal.DRAIN) is Member.STOPPED
+        assert state.value in str(error)
+    assert step(State.STOPPED, Signal.DRAIN) is State.STOPPED
     with pytest.raises(IllegalTransition):
-        step(Member.STOPPED, Signal.START)
+        step(State.STOPPED, Signal.START)

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from cartoray.errors import StackError
+from cartoray.settings import StackSettings
 from cartoray.stack import artifacts
-from cartoray.stack.config import StackSettings
 
 JARS = {f"org/example/{name}/1/{name}-1.jar": name.encode() * 50_000 for name in ("one", "two", "three")}
 JARS["org/example/one/1/one-1-linux.jar"] = b"beside the first"

@@ -1,0 +1,313 @@
+"""The only file that knows boto3: clients, credentials, pages, and the repetition of calls.
+
+A client of botocore costs milliseconds of CPU and megabytes to make, so there is one per service and region, shared by
+all accounts; whose credentials sign a request is set per call. Calls are repeated here and not by botocore: its retry
+quota belongs to a client, so one throttled account would take it from all others.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, cast
+
+import boto3
+import botocore.config
+import botocore.credentials
+import botocore.exceptions
+import botocore.paginate
+import botocore.session
+
+from actors.aws.errors import RETRIED, Kind, backoff_s, kind_of, said
+from actors.cloud import RegionNotEnabled
+from actors.modules import Call, Item, check_account
+from cartoray.errors import CloudDenied, CloudUnavailable, RegionDenied
+from cartoray.jobs import Account
+from cartoray.settings import AwsSettings, variable
+
+SESSION_NAME = "cartoray"
+REGIONS_KNOWN_FOR_S = 900.0  # an account opts into a region once in a blue moon
+_LOOK_EVERY_S = 0.5  # while waiting, whether anybody still wants the call
+_CONNECTIONS_MAX = 64  # of one client; a connection more than that is closed after its use
+
+# A role that cannot be assumed is an error of the job; botocore would log its traceback beside it.
+logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
+
+Check = Callable[[], None]
+
+_signs: ContextVar[botocore.credentials.Credentials] = ContextVar("credentials of the call that is being signed")
+
+_NO_CREDENTIALS = (
+    "There are no AWS credentials where this runs. Give it some as for the AWS CLI: a profile, AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, or a role of the machine."
+)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True)
+class _Regions:
+    states: Mapping[str, str]  # region → opt-in status
+    asked_s: float
+
+
+class AwsCloud:
+    """AWS, as `actors.cloud.Cloud` wants it. Any number of threads may call at once."""
+
+    def __init__(self, settings: AwsSettings) -> None:
+        self.settings = settings
+        self._core = botocore.session.get_session()
+        self._session: Any = boto3.Session(botocore_session=self._core)  # its stubs know services by name only
+        self._making = threading.Lock()  # a session is not safe while it makes a client
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._roles: dict[tuple[str, str], botocore.credentials.Credentials] = {}
+        self._own_account = ""
+        self._regions: dict[tuple[str, str | None], _Regions] = {}
+
+    @property
+    def default_region(self) -> str:
+        return self.settings.default_region
+
+    def regions(self, account: Account, role_name: str | None, check: Check) -> tuple[str, ...]:
+        states = self._region_states(account, role_name, check, time.monotonic() - REGIONS_KNOWN_FOR_S)
+        return tuple(sorted(region for region, state in states.items() if state != "not-opted-in"))
+
+    def pages(
+        self, account: Account, role_name: str | None, region: str | None, call: Call, check: Check
+    ) -> Iterator[list[Item]]:
+        caller = _Caller(self, account, role_name or self.settings.role_name, region, call, check)
+        for page in caller.pages():
+            yield [page] if call.result_key is None else page.get(call.result_key, [])
+
+    def client(self, service: str, region: str) -> Any:
+        """The client of this process for the service in the region."""
+        with self._making:
+            if (service, region) not in self._clients:
+                made = self._session.client(
+                    service,
+                    region_name=region,
+                    config=botocore.config.Config(
+                        connect_timeout=self.settings.connect_timeout_s,
+                        read_timeout=self.settings.read_timeout_s,
+                        max_pool_connections=_CONNECTIONS_MAX,
+                        retries={"total_max_attempts": 1, "mode": "standard"},
+                        user_agent_extra="cartoray",
+                    ),
+                )
+                made.meta.events.register("before-sign", _sign)
+                self._clients[service, region] = made
+            return self._clients[service, region]
+
+    def paging(self, service: str, operation: str) -> dict[str, Any]:
+        """How botocore's service model says that the operation (`DescribeVpcs`) is paginated."""
+        with self._making:
+            found: dict[str, Any] = self._core.get_paginator_model(service).get_paginator(operation)
+        return found
+
+    # ---- credentials -------------------------------------------------------------------------------------------
+
+    def credentials(self, account: Account, role: str | None, check: Check) -> botocore.credentials.Credentials:
+        """Those of the role in the account, renewed in time; without a role the own ones, if they are the account's.
+
+        Raises CloudDenied and CloudUnavailable.
+        """
+        if role is None:
+            return self._own(account, check)
+        key = (account.id, role)
+        found = self._roles.get(key)
+        if found is None:
+
+            def assume() -> dict[str, Any]:
+                return self._assume(account, role, check)
+
+            renewed = botocore.credentials.DeferredRefreshableCredentials(assume, "assume-role")
+            found = self._roles.setdefault(key, renewed)
+        found.get_frozen_credentials()  # assumes the role when it is due, here rather than deep inside of botocore
+        return found
+
+    def forget_credentials(self, account: Account, role: str | None) -> bool:
+        """After AWS called them expired. False: they are not ours to renew."""
+        return role is not None and self._roles.pop((account.id, role), None) is not None
+
+    def _own(self, account: Account | None, check: Check) -> botocore.credentials.Credentials:
+        own: botocore.credentials.Credentials | None = self._session.get_credentials()
+        if own is None:
+            raise CloudDenied(_NO_CREDENTIALS)
+        if account is not None:
+            if not self._own_account:
+                identity = _Caller(self, None, None, None, Call("sts", "get_caller_identity", None), check)
+                self._own_account = next(identity.pages())["Account"]
+            check_account(self._own_account, account.id)
+        return own
+
+    def own_credentials(self, check: Check) -> botocore.credentials.Credentials:
+        """Those of this process, whosever they are. Raises CloudDenied."""
+        return self._own(None, check)
+
+    def _assume(self, account: Account, role: str, check: Check) -> dict[str, Any]:
+        arn = f"arn:{self.settings.partition}:iam::{account.id}:role/{role}"
+        parameters: dict[str, Any] = {"RoleArn": arn, "RoleSessionName": SESSION_NAME}
+        if self.settings.external_id is not None:
+            parameters["ExternalId"] = self.settings.external_id.get_secret_value()
+        caller = _Caller(self, None, None, None, Call("sts", "assume_role", None), check, subject=arn)
+        found = caller.call(self.client("sts", self.default_region).assume_role, **parameters)["Credentials"]
+        return {
+            "access_key": found["AccessKeyId"],
+            "secret_key": found["SecretAccessKey"],
+            "token": found["SessionToken"],
+            "expiry_time": found["Expiration"].isoformat(),
+        }
+
+    # ---- regions -----------------------------------------------------------------------------------------------
+
+    def is_enabled(self, account: Account, role: str | None, region: str, since_s: float, check: Check) -> bool:
+        """Whether the account has opted into the region, as AWS says after `since_s` of the monotonic clock."""
+        return self._region_states(account, role, check, since_s).get(region, "unknown") != "not-opted-in"
+
+    def _region_states(self, account: Account, role: str | None, check: Check, since_s: float) -> Mapping[str, str]:
+        role = role or self.settings.role_name
+        known = self._regions.get((account.id, role))
+        if known is None or known.asked_s < since_s:
+            call = Call("ec2", "describe_regions", "Regions")
+            caller = _Caller(self, account, role, None, call, check)
+            asked_s = time.monotonic()
+            (page,) = caller.pages(AllRegions=True)
+            states = {entry["RegionName"]: entry.get("OptInStatus", "") for entry in page["Regions"]}
+            known = self._regions[account.id, role] = _Regions(states, asked_s)
+        return known.states
+
+
+@dataclass(frozen=True)
+class _Caller:
+    """Makes the calls of one operation on behalf of an account; `account` None: of this process itself."""
+
+    cloud: AwsCloud
+    account: Account | None
+    role: str | None
+    region: str | None
+    operation: Call
+    check: Check
+    subject: str = ""  # what it is about, if the account does not say it
+
+    def pages(self, **parameters: Any) -> Iterator[dict[str, Any]]:
+        operation = self.operation
+        client = self.cloud.client(operation.service, self.region or self.cloud.default_region)
+        method: Callable[..., dict[str, Any]] = getattr(client, operation.operation)
+
+        def call(**all_parameters: Any) -> Any:
+            return self.call(method, **all_parameters)
+
+        if operation.page_size is None:
+            yield call(**parameters)
+            return
+        name = client.meta.method_to_api_mapping[operation.operation]
+        paging = self.cloud.paging(operation.service, name)
+        model = client.meta.service_model.operation_model(name)
+        paginator: Any = botocore.paginate.Paginator(cast(Any, call), paging, model)  # its stub takes a method's name
+        yield from paginator.paginate(**parameters, PaginationConfig={"PageSize": operation.page_size})
+
+    def call(self, method: Callable[..., dict[str, Any]], **parameters: Any) -> dict[str, Any]:
+        """The answer. Repeats what is worth it, with back-off, as often as the settings say."""
+        attempts_max = self.cloud.settings.attempts_max
+        attempt = 0
+        renewed = False
+        while True:
+            self.check()
+            began_s = time.monotonic()
+            failure = self._attempt(method, parameters)
+            if not isinstance(failure, _Failure):
+                return failure
+            attempt += 1
+            if failure.kind is Kind.EXPIRED and self.account is not None and not renewed:
+                renewed = self.cloud.forget_credentials(self.account, self.role)
+                if renewed:
+                    continue
+            if failure.kind not in RETRIED or attempt >= attempts_max:
+                raise self._error(failure, attempt, began_s)
+            self._pause(backoff_s(attempt, random.random()))
+
+    def _attempt(
+        self, method: Callable[..., dict[str, Any]], parameters: Mapping[str, Any]
+    ) -> dict[str, Any] | _Failure:
+        if self.account is None:
+            credentials = self.cloud.own_credentials(self.check)
+        else:
+            credentials = self.cloud.credentials(self.account, self.role, self.check)
+        token = _signs.set(credentials)
+        try:
+            return method(**parameters)
+        except botocore.exceptions.ClientError as error:
+            answer: Any = error.response
+            code = answer.get("Error", {}).get("Code", "unknown")
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            return _Failure(kind_of(code, status), said(code, answer.get("Error", {}).get("Message", "")))
+        except (botocore.exceptions.NoCredentialsError, botocore.exceptions.CredentialRetrievalError) as error:
+            return _Failure(Kind.DENIED, str(error))
+        except (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError, OSError) as error:
+            return _Failure(Kind.FAILED, str(error))
+        except botocore.exceptions.BotoCoreError as error:  # an answer that botocore cannot parse, say
+            return _Failure(Kind.FAILED, f"{type(error).__name__}: {error}")
+        finally:
+            _signs.reset(token)
+
+    def _pause(self, delay_s: float) -> None:
+        until_s = time.monotonic() + delay_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left_s, _LOOK_EVERY_S))
+
+    def _error(self, failure: _Failure, attempts: int, began_s: float) -> Exception:
+        where = self._where()
+        match failure.kind:
+            case Kind.THROTTLED | Kind.FAILED:
+                setting = variable("aws", "attempts_max")
+                return CloudUnavailable(f"{where}: {failure.text}, {attempts} times in a row ({setting}).")
+            case Kind.UNKNOWN_HERE if self.region is not None and self.account is not None:
+                if not self.cloud.is_enabled(self.account, self.role, self.region, began_s, self.check):
+                    return RegionNotEnabled(self.region)
+        if self.operation.operation == "assume_role":
+            return CloudDenied(
+                f"The role {self.subject} cannot be assumed. {failure.text}. Create it there and let these credentials "
+                f"assume it, or name another with --role-name ({variable('aws', 'role_name')})."
+            )
+        if self.region is not None:
+            return RegionDenied(
+                f"{where}: {failure.text}. The job fails, and its nodes stay. Allow the call, or leave the region out "
+                "with --region."
+            )
+        return CloudDenied(f"{where}: {failure.text}")
+
+    def _where(self) -> str:
+        name = "".join(part.capitalize() for part in self.operation.operation.split("_"))
+        region = f" in {self.region}" if self.region else ""
+        account = f", account {self.account.id}" if self.account else ""
+        return f"{self.operation.service}:{name}{region}{account}"
+
+
+def _sign(request: Any, **_: object) -> None:
+    """Called by botocore before it signs an attempt."""
+    request.context.setdefault("signing", {})["request_credentials"] = _signs.get()
+
+
+def _nobody_minds() -> None:
+    pass
+
+
+def organization_accounts(settings: AwsSettings) -> tuple[Account, ...]:
+    """The active accounts of the organization that this process's credentials belong to, by ID, with their names.
+
+    Source: organizations:ListAccounts. Raises CloudDenied and CloudUnavailable.
+    """
+    call = Call("organizations", "list_accounts", "Accounts", page_size=20)
+    pages = _Caller(AwsCloud(settings), None, None, None, call, _nobody_minds).pages()
+    found = [entry for page in pages for entry in page["Accounts"] if entry.get("Status") == "ACTIVE"]
+    return tuple(sorted((Account(id=entry["Id"], name=entry.get("Name")) for entry in found), key=lambda a: a.id))

@@ -1,0 +1,360 @@
+"""From `intel_jobs` to `graph_data`: one member of the intel pool. One thread owns the consumer, one each a job.
+
+A job goes this way, and dying between any two steps repeats it and loses nothing:
+
+    1  started           its run is told
+    2  extracted         pages of all regions at once; every message published, but none before the jobs that this one
+                         must not overtake have ended (they stand earlier in the same partition)
+    3  acknowledged      Kafka has all its messages
+    4  ended             its run is told how many there were, and Kafka has that as well
+    5  forgotten         its offset committed, as soon as those before it are
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+
+from pydantic import ValidationError
+
+from actors.cloud import Cloud
+from actors.extraction import Extracted, Extraction
+from actors.modules import NativeModule, modules
+from actors.outbox import Outbox, Report
+from actors.transforms import load_transforms
+from cartoray.dead_letters import dead_letter_headers
+from cartoray.errors import CartorayError, JobTimedOut, KafkaUnavailable, UnknownModule
+from cartoray.events import Event, JobEnded, JobStarted, key_of
+from cartoray.jobs import Job, job_id
+from cartoray.kafka import GroupConsumer, Publisher
+from cartoray.messages import Message
+from cartoray.offsets import OffsetTracker
+from cartoray.planning import unknown_module
+from cartoray.settings import Settings, variable
+from cartoray.topics import group, topics
+from cartoray.wire import RowsHeader, rows_headers
+
+log = logging.getLogger(__name__)
+
+REASON_MAX = 2_000  # characters
+_POLL_BUSY_S = 0.02  # an ended job waits at most so long for its commit
+_POLL_IDLE_S = 0.2
+_REVOKED_S = 5.0  # for jobs to end before their partitions go; most do, and those that do not are repeated elsewhere
+_ABANDON_S = 2.0  # for a job to notice that nobody waits for it
+
+
+class Abandoned(Exception):
+    """Nobody here wants the job any more: it will be delivered again, to whoever has its partition."""
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """What a member is doing. `jobs`: account and module of those under way, and for how many seconds."""
+
+    pid: int
+    partitions: tuple[int, ...] = ()
+    jobs: tuple[tuple[str, str, float], ...] = ()
+    jobs_ended: int = 0
+    rows_published: int = 0
+    draining: bool = False
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A job that this member has taken."""
+
+    message: Message
+    job: Job
+    attempt: str
+    abandon: threading.Event
+    began_s: float
+    future: Future[None]
+
+
+class Worker:
+    """`run` blocks until it is stopped or cannot go on; `status` from any thread.
+
+    `on_point(name)` is called in a job's thread after the steps 1 to 4 ("after_start", "after_extract",
+    "after_acknowledge", "after_end"), for tests that kill there.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        cloud: Cloud,
+        *,
+        known: Mapping[str, NativeModule] | None = None,
+        on_point: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._settings, self._name, self._cloud = settings, name, cloud
+        self._known = modules() if known is None else known
+        self._on_point = on_point
+        self._topics = topics(settings.kafka)
+        # people read it: which actor, on which machine, in which process
+        self._actor = f"{name}@{socket.gethostname()}:{os.getpid()}"
+        self._tracker = OffsetTracker()
+        self._partitions: set[int] = set()
+        self._paused: set[int] = set()
+        self._claims: dict[tuple[int, int], _Claim] = {}  # (partition, offset) → job under way, in order of delivery
+        self._stopping = False  # what is under way has had its time
+        self._draining = False
+        self._jobs_ended = self._rows_published = 0
+
+    def status(self) -> WorkerStatus:
+        now_s = time.monotonic()
+        claims = list(self._claims.values())
+        return WorkerStatus(
+            pid=os.getpid(),
+            partitions=tuple(sorted(self._partitions)),
+            jobs=tuple((claim.job.account.id, claim.job.module, round(now_s - claim.began_s, 1)) for claim in claims),
+            jobs_ended=self._jobs_ended,
+            rows_published=self._rows_published,
+            draining=self._draining,
+        )
+
+    # ---- the life of the member --------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event) -> None:
+        """Works until `stop`, then finishes what is under way within `intel.drain_s`, and leaves the group.
+
+        Raises KafkaUnavailable when the clients cannot go on. A Kafka that is away for a while is waited for.
+        """
+        load_transforms()  # before there are jobs, whose threads would all wait for it
+        limits = self._settings.intel
+        self._jobs = ThreadPoolExecutor(limits.jobs_per_actor, thread_name_prefix="job")
+        self._calls = ThreadPoolExecutor(limits.calls_per_actor, thread_name_prefix="call")
+        self._publisher = Publisher(self._settings.kafka, self._name)
+        self._consumer = GroupConsumer(
+            self._settings.kafka,
+            topic=self._topics.jobs.name,
+            group=group(self._settings.kafka, "intel"),
+            name=self._name,
+            on_assigned=self._on_assigned,
+            on_revoked=self._on_revoked,
+        )
+        try:
+            self._loop(stop)
+        finally:
+            self._stopping = True
+            self._abandon(list(self._claims.values()))
+            self._consumer.close()
+            self._publisher.close()
+            for pool in (self._jobs, self._calls):
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _loop(self, stop: threading.Event) -> None:
+        deadline_s = float("inf")
+        while True:
+            if stop.is_set() and not self._draining:
+                self._draining = True
+                deadline_s = time.monotonic() + self._settings.intel.drain_s
+            self._collect()
+            if self._draining and (not self._claims or time.monotonic() > deadline_s):
+                return
+            self._hold_back()
+            message = self._consumer.poll(_POLL_BUSY_S if self._claims else _POLL_IDLE_S)
+            if message is not None and not self._draining and message.partition in self._partitions:
+                self._take(message)
+
+    def _hold_back(self) -> None:
+        """Pauses all partitions while as many jobs wait for a thread as have one; resumes them when none waits."""
+        slots = self._settings.intel.jobs_per_actor
+        if self._draining or len(self._claims) >= 2 * slots:
+            if new := self._partitions - self._paused:
+                self._consumer.pause(new)
+                self._paused |= new
+        elif self._paused and len(self._claims) <= slots:
+            self._consumer.resume(self._paused & self._partitions)
+            self._paused.clear()
+
+    # ---- what comes in -----------------------------------------------------------------------------------------
+
+    def _take(self, message: Message) -> None:
+        self._tracker.deliver(message.partition, message.offset)
+        try:
+            job = Job.model_validate_json(message.value)
+        except ValidationError as error:
+            self._refuse(message, f"Not a job that this release knows: {_first(error)}.")
+            self._tracker.complete(message.partition, message.offset)
+            self._commit()
+            return
+        earlier = [
+            claim.future
+            for claim in self._claims.values()
+            if claim.job.run_id == job.run_id
+            and claim.job.account.id == job.account.id
+            and claim.job.module in job.after
+        ]
+        attempt, abandon, began_s = secrets.token_hex(6), threading.Event(), time.monotonic()
+        future = self._jobs.submit(self._work, job, attempt, abandon, earlier)
+        place = (message.partition, message.offset)
+        self._claims[place] = _Claim(message, job, attempt, abandon, began_s, future)
+
+    def _refuse(self, message: Message, reason: str) -> None:
+        """To the dead letters; and to its run, if the job still says which: a run must not wait for it for ever."""
+        log.warning("job_refused partition=%d offset=%d reason=%s", message.partition, message.offset, reason)
+        headers = dead_letter_headers(message, reason)
+        reports = [self._publisher.publish(self._topics.dead_letters.name, message.key, message.value, headers)]
+        if (event := _refusal(message, reason)) is not None:
+            reports.append(self._publish(event))
+        for report in reports:
+            report.result()
+
+    def _on_assigned(self, partitions: list[int]) -> None:
+        self._partitions |= set(partitions)
+
+    def _on_revoked(self, partitions: list[int]) -> None:
+        """Gives jobs a moment to end, commits what is done, and forgets the rest."""
+        going = [claim for claim in self._claims.values() if claim.message.partition in partitions]
+        if not self._stopping:
+            wait([claim.future for claim in going], _REVOKED_S)
+        self._abandon([claim for claim in going if not claim.future.done()])
+        self._collect()
+        for claim in going:
+            self._claims.pop((claim.message.partition, claim.message.offset), None)
+        self._partitions -= set(partitions)
+        self._paused -= set(partitions)
+        commits = {partition: self._tracker.revoke(partition) for partition in partitions}
+        self._consumer.commit({partition: offset for partition, offset in commits.items() if offset is not None})
+
+    def _abandon(self, claims: list[_Claim]) -> None:
+        for claim in reversed(claims):  # the later first: none may take the end of an earlier one for its turn
+            claim.abandon.set()
+        for claim in claims:
+            claim.future.cancel()
+        wait([claim.future for claim in claims], _ABANDON_S)
+
+    # ---- what goes out -----------------------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        """Jobs that have ended: step 5. Raises KafkaUnavailable when one could not be brought to its end."""
+        ended = [place for place, claim in self._claims.items() if claim.future.done()]
+        for place in ended:
+            claim = self._claims.pop(place)
+            if claim.future.cancelled() or isinstance(claim.future.exception(), Abandoned):
+                continue  # its partition goes, or this member does
+            claim.future.result()
+            self._jobs_ended += 1
+            self._tracker.complete(*place)
+        if ended:
+            self._commit()
+
+    def _commit(self) -> None:
+        self._consumer.commit(self._tracker.take_commits())
+
+    def _work(self, job: Job, attempt: str, abandon: threading.Event, earlier: list[Future[None]]) -> None:
+        """Runs in a job's thread. Raises Abandoned and KafkaUnavailable; whatever else happens is the job's end."""
+        limits = self._settings.intel
+        began_s = time.monotonic()
+
+        def check() -> None:
+            if abandon.is_set():
+                raise Abandoned
+            if time.monotonic() - began_s > limits.job_timeout_s:
+                setting = variable("intel", "job_timeout_s")
+                raise JobTimedOut(f"It took more than {limits.job_timeout_s:g} s ({setting}).")
+
+        check()
+        name = {"run_id": job.run_id, "job_id": job.job_id, "attempt": attempt}
+        self._publish(JobStarted(**name, actor=self._actor, at_ms=_now_ms()))  # 1
+        self._on_point("after_start")
+        outbox = Outbox(partial(self._send, job), earlier, check)
+        found, reason = self._extract(job, attempt, outbox, check)  # 2
+        self._on_point("after_extract")
+        for report in outbox.reports:
+            report.result()  # 3
+        self._on_point("after_acknowledge")
+        event = JobEnded(
+            **name,
+            outcome="failed" if reason else "finished",
+            messages=len(outbox.reports),
+            rows=found.rows,
+            calls=found.calls,
+            duration_ms=int((time.monotonic() - began_s) * 1000),
+            at_ms=_now_ms(),
+            reason=reason[:REASON_MAX],
+            skipped_regions=tuple(sorted(found.skipped_regions)),
+        )
+        self._publish(event).result()  # 4
+        self._rows_published += found.rows
+        log.info(
+            "job_ended job=%s outcome=%s rows=%d calls=%d ms=%d reason=%s",
+            *(job.job_id, event.outcome, event.rows, event.calls, event.duration_ms, event.reason),
+        )
+        self._on_point("after_end")
+
+    def _extract(self, job: Job, attempt: str, outbox: Outbox, check: Callable[[], None]) -> tuple[Extracted, str]:
+        """What was found, and why not everything was; in words for people, on one line."""
+        found = Extracted()
+        try:
+            module = self._known.get(job.module)
+            if module is None:
+                raise UnknownModule(unknown_module(job.module, self._known))
+            extraction = Extraction(
+                job,
+                module,
+                attempt=attempt,
+                cloud=self._cloud,
+                calls=self._calls,
+                check=check,
+                bytes_max=self._settings.kafka.message_bytes_max,
+            )
+            found = extraction.found
+            extraction.run(outbox.publish)
+            outbox.release()
+        except (Abandoned, KafkaUnavailable):
+            raise
+        except CartorayError as error:
+            found.failures.append(str(error))
+        except Exception as error:  # a bug, or an answer of a form that nobody expected: this job's alone
+            log.exception("job_failed job=%s", job.job_id)
+            found.failures.append(f"{type(error).__name__}: {error} (a bug: the worker's log has the traceback)")
+        return found, " ".join(found.reason.split())
+
+    def _send(self, job: Job, header: RowsHeader, value: bytes) -> Report:
+        return self._publisher.publish(self._topics.data.name, job.account.id.encode(), value, rows_headers(header))
+
+    def _publish(self, event: Event) -> Report:
+        value = event.model_dump_json().encode()
+        return self._publisher.publish(self._topics.events.name, key_of(event).encode(), value)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in found["loc"])
+    return f"{place}: {found['msg']}" if place else found["msg"]
+
+
+def _refusal(message: Message, reason: str) -> JobEnded | None:
+    """The end of a job that could not be read, if it says whose it is."""
+    try:
+        job = json.loads(message.value)
+        run_id = job["run_id"]
+        return JobEnded(
+            run_id=run_id,
+            job_id=job_id(run_id, job["account"]["id"], job["module"]),
+            attempt="refused",
+            outcome="failed",
+            messages=0,
+            rows=0,
+            calls=0,
+            duration_ms=0,
+            at_ms=_now_ms(),
+            reason=reason[:REASON_MAX],
+        )
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,192 @@
+"""A batch or a step → the graph, with whatever retries, waits and splits that takes.
+
+Runs in the sink's writer thread. What the data or a step is to blame for is part of the answer, not raised.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from cartoray.errors import RowRejected, UnreadableMessage
+from cartoray.events import Deferral, StepLanded, Unresolved
+from cartoray.steps import CleanupNodes, DeriveLinks, Settle, Step
+from ingestion.attempts import Attempts
+from ingestion.batching import RowsItem, groups, split
+from ingestion.deferred import Read, settle
+from ingestion.derivations import derivation
+from ingestion.recovery import Bisect, Halve
+from ingestion.statements import Index, Relationship, Statements, cleanups, statements
+from ingestion.writer import Abandoned, Missing, Writer
+
+CLEANUP_ROWS = 1_000  # nodes in one round; `DETACH DELETE` takes all their relationships into the same transaction
+ACCOUNT_LABEL = "AWSAccount"
+
+
+Outcome = tuple[Deferral, ...] | str
+"""Of a message that was written: what is deferred of it, or why it was refused."""
+
+
+class Landing:
+    """Puts batches and steps into the graph. `abandoned()`: nobody wants the present one any more."""
+
+    def __init__(
+        self, writer: Writer, attempts: Attempts, read: Read, abandoned: Callable[[], bool], *, rows_max: int
+    ) -> None:
+        self._writer = writer
+        self._attempts = attempts
+        self._read = read
+        self._abandoned = abandoned
+        self._rows_max = rows_max
+
+    # ---- rows --------------------------------------------------------------------------------------------------
+
+    def rows(self, items: Sequence[RowsItem]) -> dict[tuple[int, int], Outcome]:
+        """(partition, offset) of each item → what came of it.
+
+        Raises GraphRefused, GraphUnavailable, Abandoned: nothing is known to have landed then.
+        """
+        missing: list[Missing] = []
+        refused: dict[tuple[int, int], str] = {}
+        pending: list[Sequence[RowsItem]] = [items]
+        while pending:
+            part = pending.pop()
+            halves = split(part)
+            if halves is not None and sum(len(item.rows) for item in part) > self._rows_max:
+                pending += reversed(halves)  # one message may be larger than a batch
+                continue
+            outcome = self._attempts.run(partial(self._write, part), splittable=halves is not None)
+            if isinstance(outcome, Bisect) and len(part) == 1:
+                refused[_place(part[0])] = outcome.reason
+            elif isinstance(outcome, Halve | Bisect):
+                pending += reversed(halves or ())
+            else:
+                missing += outcome
+        outcomes: dict[tuple[int, int], Outcome] = {_place(item): () for item in items}
+        return {**outcomes, **_deferrals(missing), **refused}
+
+    def _write(self, items: Sequence[RowsItem]) -> list[Missing]:
+        return self._writer.write(groups(items, lambda schema: statements(schema).labels), self._abandoned)
+
+    # ---- steps -------------------------------------------------------------------------------------------------
+
+    def step(self, step: Step, now_ms: Callable[[], int]) -> StepLanded:
+        """Does all actions of the step in order. One that cannot be done ends it, with the reason in the answer.
+
+        Raises GraphRefused, GraphUnavailable, Abandoned.
+        """
+        tally = _Tally()
+        reason = ""
+        try:
+            for action in step.actions:
+                match action:
+                    case CleanupNodes():
+                        self._cleanup(step, action, tally)
+                    case DeriveLinks():
+                        self._derive(step, action, tally)
+                    case Settle():
+                        self._settle(step, action, tally)
+        except (UnreadableMessage, RowRejected) as error:
+            reason = str(error)
+        return StepLanded(
+            run_id=step.run_id,
+            step_id=step.step_id,
+            at_ms=now_ms(),
+            nodes_deleted=tally.nodes_deleted,
+            relationships_deleted=tally.relationships_deleted,
+            relationships_settled=tally.relationships_settled,
+            unresolved=tuple(tally.unresolved),
+            reason=reason,
+        )
+
+    def _cleanup(self, step: Step, action: CleanupNodes, tally: _Tally) -> None:
+        schema = statements(action.schema_path)
+        self._ensure(schema.path, schema.indexes)
+        for query in cleanups(action.schema_path):
+            self._delete(query, tally, {"AWS_ID": step.account_id, "UPDATE_TAG": step.update_tag})
+
+    def _derive(self, step: Step, action: DeriveLinks, tally: _Tally) -> None:
+        found = derivation(action.schema_path)
+        self._ensure(action.schema_path, found.indexes)
+        scope = {"_sub_resource_label": ACCOUNT_LABEL, "_sub_resource_id": step.account_id}
+        parameters = {"lastupdated": step.update_tag, **scope}
+        self._certain(lambda: self._writer.link(found.link, parameters))
+        self._delete(found.cleanup, tally, {"UPDATE_TAG": step.update_tag, **scope})
+
+    def _settle(self, step: Step, action: Settle, tally: _Tally) -> None:
+        done = settle(step.run_id, action.deferrals, self._read, self._relate, rows_max=self._rows_max)
+        tally.relationships_settled += done.relationships
+        tally.unresolved += done.unresolved
+
+    def _relate(self, schema: Statements, relationship: Relationship, items: Sequence[RowsItem]) -> list[str]:
+        absent: list[str] = []
+        pending: list[Sequence[RowsItem]] = [items]
+        while pending:
+            part = pending.pop()
+            outcome = self._attempts.run(
+                partial(self._writer.relate, schema, relationship, part),
+                splittable=split(part) is not None,
+            )
+            if isinstance(outcome, Halve):
+                pending += reversed(split(part) or ())
+            elif isinstance(outcome, Bisect):
+                raise RowRejected(f"{relationship.name}: {outcome.reason}")
+            else:
+                absent += outcome
+        return absent
+
+    def _delete(self, query: str, tally: _Tally, parameters: dict[str, Any]) -> None:
+        limit = CLEANUP_ROWS
+        while True:
+            if self._abandoned():
+                raise Abandoned
+            outcome = self._attempts.run(
+                partial(self._writer.delete, query, {**parameters, "LIMIT_SIZE": limit}),
+                splittable=limit > 1,
+            )
+            if isinstance(outcome, Halve):
+                limit //= 2
+                continue
+            if isinstance(outcome, Bisect):
+                raise RowRejected(outcome.reason)
+            tally.nodes_deleted += outcome.nodes
+            tally.relationships_deleted += outcome.relationships
+            if outcome.seen < limit:
+                return
+
+    def _ensure(self, key: str, indexes: Sequence[Index]) -> None:
+        self._certain(lambda: self._writer.ensure(key, indexes))
+
+    def _certain(self, transaction: Callable[[], object]) -> None:
+        outcome = self._attempts.run(transaction, splittable=False)
+        if isinstance(outcome, Bisect | Halve):
+            raise RowRejected(outcome.reason)
+
+
+@dataclass
+class _Tally:
+    """What a step did so far."""
+
+    nodes_deleted: int = 0
+    relationships_deleted: int = 0
+    relationships_settled: int = 0
+    unresolved: list[Unresolved] = field(default_factory=list)
+
+
+def _place(item: RowsItem) -> tuple[int, int]:
+    return item.message.partition, item.message.offset
+
+
+def _deferrals(missing: Sequence[Missing]) -> dict[tuple[int, int], tuple[Deferral, ...]]:
+    """Counted per message and relationship; a message that was split has several entries of one relationship."""
+    counts: Counter[tuple[int, int, int]] = Counter()
+    for entry in missing:
+        counts[(*_place(entry.item), entry.relationship)] += entry.rows
+    found: dict[tuple[int, int], list[Deferral]] = {}
+    for (partition, offset, relationship), rows in sorted(counts.items()):
+        deferral = Deferral(partition=partition, offset=offset, relationship=relationship, rows=rows)
+        found.setdefault((partition, offset), []).append(deferral)
+    return {place: tuple(deferrals) for place, deferrals in found.items()}

@@ -1,0 +1,366 @@
+"""From `graph_data` to Neo4j: poll, decode, batch, write, report, commit. One thread owns the consumer, one writes.
+
+What data depends on is the order of three steps, the same for rows and for steps, in a hurry or not:
+
+    1  written           in Neo4j, in one transaction
+    2  known to the run  its events acknowledged by Kafka
+    3  forgotten         its offsets committed
+
+Dying between any two of them repeats work and never loses it, since 1 and 2 may be repeated.
+
+The first thread keeps polling while Neo4j is slow, so that the group knows that this member lives; from twice a batch
+on the partitions are paused, and Kafka holds the surge.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from cartoray.dead_letters import dead_letter_headers
+from cartoray.errors import GraphUnavailable, UnreadableMessage
+from cartoray.events import BatchLanded, Event, MessageRefused, StepLanded, key_of
+from cartoray.kafka import GroupConsumer, Publisher, read_at
+from cartoray.messages import Message
+from cartoray.offsets import OffsetTracker
+from cartoray.settings import Settings
+from cartoray.topics import group, topics
+from cartoray.wire import decode_step, kind_of
+from ingestion.attempts import Attempts
+from ingestion.batching import Batch, Batcher, Item, Limits, RowsItem, StepItem
+from ingestion.landing import Landing, Outcome
+from ingestion.recovery import backoff_s
+from ingestion.rows import decode
+from ingestion.writer import Abandoned, Writer
+
+log = logging.getLogger(__name__)
+
+Report = Future[tuple[int, int]]  # done when Kafka has acknowledged a message
+
+_POLL_BUSY_S = 0.01  # the writer idles for at most this long between two batches
+_POLL_IDLE_S = 0.2
+REASON_MAX = 2_000  # characters; the dead letter itself holds the rest of the truth
+_ABANDON_S = 2.0  # for a statement that runs to come back after it was told that nobody waits
+
+
+@dataclass(frozen=True)
+class SinkStatus:
+    """What a member is doing. `trouble`: why it waits or retries at this moment, or why it ended."""
+
+    pid: int
+    partitions: tuple[int, ...] = ()
+    rows_landed: int = 0
+    rows_unchanged: int = 0  # of those, the ones that were in the graph already
+    messages_refused: int = 0
+    rows_held: int = 0
+    in_flight: int = 0
+    draining: bool = False
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    batch: Batch
+    future: Future[None]
+    abandon: threading.Event
+
+
+class Sink:
+    """One member of the ingestion pool. `run` blocks until it is stopped or cannot go on; `status` from any thread.
+
+    `on_point(name)` is called in the writer thread after the steps 1 ("after_write") and 2 ("after_report"), for tests
+    that kill there.
+    """
+
+    def __init__(self, settings: Settings, name: str, on_point: Callable[[str], None] = lambda _: None) -> None:
+        self._settings = settings
+        self._name = name
+        self._on_point = on_point
+        self._topics = topics(settings.kafka)
+        limits = settings.ingestion
+        self._batcher = Batcher(Limits(limits.batch_rows, limits.batch_bytes, limits.batch_age_ms))
+        self._tracker = OffsetTracker()
+        self._partitions: set[int] = set()
+        self._paused: set[int] = set()
+        self._under_way: _UnderWay | None = None
+        self._stopping = threading.Event()  # nobody wants any work any more, not even the present one
+        self._draining = False
+        self._rows_landed = self._rows_unchanged = self._messages_refused = 0
+        self._trouble = ""
+
+    def status(self) -> SinkStatus:
+        under_way = self._under_way
+        return SinkStatus(
+            pid=os.getpid(),
+            partitions=tuple(sorted(self._partitions)),
+            rows_landed=self._rows_landed,
+            rows_unchanged=self._rows_unchanged,
+            messages_refused=self._messages_refused,
+            rows_held=self._batcher.rows,
+            in_flight=len(under_way.batch.items) if under_way else 0,
+            draining=self._draining,
+            trouble=self._trouble,
+        )
+
+    # ---- the life of the member --------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event) -> None:
+        """Works until `stop`, then finishes what it holds within `ingestion.drain_s`, and leaves the group.
+
+        Raises GraphRefused and GraphUnavailable when Neo4j can never take what is to be written, KafkaUnavailable when
+        the clients cannot go on. A Neo4j that is away is waited for.
+        """
+        self._writer = Writer(self._settings.neo4j, self._name)
+        pool = ThreadPoolExecutor(1, thread_name_prefix=f"{self._name}-writer")
+        try:
+            if self._wait_for_graph(stop):
+                self._serve(stop, pool)
+        except BaseException as error:
+            self._trouble = str(error)
+            raise
+        finally:
+            self._stopping.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._writer.close()
+
+    def _wait_for_graph(self, stop: threading.Event) -> bool:
+        attempt = 0
+        while not stop.is_set():
+            try:
+                self._writer.check()
+            except GraphUnavailable as error:
+                attempt += 1
+                self._trouble = str(error)
+                stop.wait(backoff_s(attempt, jitter=1.0))
+            else:
+                self._trouble = ""
+                return True
+        return False
+
+    def _serve(self, stop: threading.Event, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._publisher = Publisher(self._settings.kafka, self._name)
+        self._consumer = GroupConsumer(
+            self._settings.kafka,
+            topic=self._topics.data.name,
+            group=group(self._settings.kafka, "ingestion"),
+            name=self._name,
+            on_assigned=self._on_assigned,
+            on_revoked=self._on_revoked,
+        )
+        try:
+            self._loop(stop)
+        finally:
+            self._stopping.set()
+            self._consumer.close()
+            self._publisher.close()
+
+    def _loop(self, stop: threading.Event) -> None:
+        deadline_s = float("inf")
+        while True:
+            if stop.is_set() and not self._draining:
+                self._draining = True
+                deadline_s = time.monotonic() + self._settings.ingestion.drain_s
+            self._advance()
+            if self._draining and (self._under_way is None or time.monotonic() > deadline_s):
+                return
+            self._hold_back()
+            message = self._consumer.poll(self._poll_s())
+            if message is not None and not self._draining:
+                self._take(message)
+
+    def _poll_s(self) -> float:
+        if self._under_way is not None or self._draining:
+            return _POLL_BUSY_S
+        due_ms = self._batcher.due_in_ms(_now_ms())
+        return _POLL_IDLE_S if due_ms is None else min(_POLL_IDLE_S, due_ms / 1000)
+
+    def _hold_back(self) -> None:
+        """Pauses all partitions while twice a batch is held, or nothing more is wanted; resumes them after that."""
+        if self._draining or self._batcher.full:
+            if new := self._partitions - self._paused:
+                self._consumer.pause(new)
+                self._paused |= new
+        elif self._paused and self._batcher.has_room:
+            self._consumer.resume(self._paused & self._partitions)
+            self._paused.clear()
+
+    # ---- what comes in -----------------------------------------------------------------------------------------
+
+    def _take(self, message: Message) -> None:
+        if message.partition not in self._partitions:
+            return
+        self._tracker.deliver(message.partition, message.offset)
+        try:
+            item = _decode(message)
+        except UnreadableMessage as error:
+            _acknowledged(self._refuse(message, str(error)))
+            self._tracker.complete(message.partition, message.offset)
+            self._consumer.commit(self._tracker.take_commits())
+        else:
+            self._batcher.add(item, _now_ms())
+
+    def _on_assigned(self, partitions: list[int]) -> None:
+        self._partitions |= set(partitions)
+
+    def _on_revoked(self, partitions: list[int]) -> None:
+        """Lets what is under way come to its end within a deadline, commits what is done, forgets the rest."""
+        under_way = self._under_way
+        if under_way and any(item.message.partition in partitions for item in under_way.batch.items):
+            wait([under_way.future], _ABANDON_S if self._stopping.is_set() else self._settings.ingestion.drain_s)
+            if not under_way.future.done():
+                under_way.abandon.set()  # rolled back before its commit, so that it cannot overtake the next owner's
+                wait([under_way.future], timeout=_ABANDON_S)
+            if under_way.future.done() and under_way.future.exception() is None:
+                self._complete(under_way.batch)
+        self._partitions -= set(partitions)
+        self._paused -= set(partitions)
+        self._batcher.forget(partitions)
+        commits = {
+            partition: offset for partition in partitions if (offset := self._tracker.revoke(partition)) is not None
+        }
+        self._consumer.commit(commits)
+
+    # ---- what goes out -----------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Ends the batch under way if it is done, and starts the next one if one is due."""
+        done = self._under_way
+        if done is not None:
+            if not done.future.done():
+                return
+            self._under_way = None
+            try:
+                done.future.result()
+            except Abandoned:
+                kept = tuple(item for item in done.batch.items if item.message.partition in self._partitions)
+                self._batcher.put_back(Batch(kept, done.batch.reason), _now_ms())
+                done = None
+        batch = self._batcher.take(_now_ms(), rest=self._draining)
+        if batch is not None:
+            abandon = threading.Event()
+            self._under_way = _UnderWay(batch, self._pool.submit(self._land, batch, abandon), abandon)
+        if done is not None:  # after the next one was started: the writer need not wait for Kafka's answer
+            self._complete(done.batch)
+            self._consumer.commit(self._tracker.take_commits())  # 3
+
+    def _complete(self, batch: Batch) -> None:
+        for item in batch.items:
+            self._tracker.complete(item.message.partition, item.message.offset)
+
+    def _land(self, batch: Batch, abandon: threading.Event) -> None:
+        """Runs in the writer thread. Raises what `Landing` raises, and KafkaUnavailable."""
+
+        def pause(delay_s: float) -> bool:
+            return abandon.wait(delay_s) or self._stopping.is_set()
+
+        landing = Landing(
+            self._writer,
+            Attempts(self._settings.ingestion.retries_max, pause, self._note),
+            self._read,
+            lambda: abandon.is_set() or self._stopping.is_set(),
+            rows_max=self._settings.ingestion.batch_rows,
+        )
+        if batch.step is not None:
+            step_landed = landing.step(batch.step.step, _now_ms)  # 1
+            self._on_point("after_write")
+            reports = [self._publish(step_landed)]
+        else:
+            outcomes = landing.rows(batch.rows_items)  # 1
+            self._rows_unchanged = self._writer.rows_unchanged
+            self._on_point("after_write")
+            reports = [self._publish(event) for event in _events(batch.rows_items, outcomes, _now_ms())]
+            for item in batch.rows_items:
+                outcome = outcomes[item.message.partition, item.message.offset]
+                if isinstance(outcome, str):
+                    reports += self._refuse(item.message, outcome)
+                else:
+                    self._rows_landed += len(item.rows)
+        _acknowledged(reports)  # 2
+        self._on_point("after_report")
+
+    def _note(self, trouble: str) -> None:
+        self._trouble = trouble
+
+    def _read(self, at: Iterable[tuple[int, int]]) -> Iterator[Message]:
+        return read_at(self._settings.kafka, self._topics.data.name, at)
+
+    def _publish(self, event: Event) -> Report:
+        value = event.model_dump_json().encode()
+        return self._publisher.publish(self._topics.events.name, key_of(event).encode(), value)
+
+    def _refuse(self, message: Message, reason: str) -> list[Report]:
+        """To the dead letters, bytes as they were; and to the run that it is of, if its headers still say which."""
+        log.warning("message_refused partition=%d offset=%d reason=%s", message.partition, message.offset, reason)
+        self._messages_refused += 1
+        reason = reason[:REASON_MAX]
+        headers = dead_letter_headers(message, reason)
+        reports = [self._publisher.publish(self._topics.dead_letters.name, message.key, message.value, headers)]
+        if (event := _refusal(message, reason)) is not None:
+            reports.append(self._publish(event))
+        return reports
+
+
+def _acknowledged(reports: Iterable[Report]) -> None:
+    """Returns when Kafka has them all. Raises KafkaUnavailable."""
+    for report in reports:
+        report.result()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _decode(message: Message) -> Item:
+    """Raises UnreadableMessage."""
+    if kind_of(message.headers) == "rows":
+        return decode(message)
+    return StepItem(message, decode_step(message.value))
+
+
+def _refusal(message: Message, reason: str) -> Event | None:
+    headers = {name: value.decode("utf-8", "replace") for name, value in message.headers.items()}
+    run_id = headers.get("run")
+    if not run_id:
+        return None
+    if "step" in headers:
+        return StepLanded(run_id=run_id, step_id=headers["step"], at_ms=_now_ms(), reason=reason)
+    if headers.get("job") and headers.get("attempt") and headers.get("sequence", "").isdecimal():
+        return MessageRefused(
+            run_id=run_id,
+            job_id=headers["job"],
+            attempt=headers["attempt"],
+            sequence=int(headers["sequence"]),
+            reason=reason,
+        )
+    return None
+
+
+def _events(items: Iterable[RowsItem], outcomes: dict[tuple[int, int], Outcome], at_ms: int) -> Iterator[BatchLanded]:
+    """One per job and attempt of a batch, without what was refused."""
+    landed: dict[tuple[str, str, str], list[tuple[int, RowsItem]]] = {}
+    for item in items:
+        if not isinstance(outcomes[item.message.partition, item.message.offset], str):
+            header = item.header
+            landed.setdefault((header.run_id, header.job_id, header.attempt), []).append((header.sequence, item))
+    for (run_id, job_id, attempt), members in landed.items():
+        members.sort(key=lambda member: member[0])
+        yield BatchLanded(
+            run_id=run_id,
+            job_id=job_id,
+            attempt=attempt,
+            sequences=tuple(sequence for sequence, _ in members),
+            rows=tuple(len(item.rows) for _, item in members),
+            at_ms=at_ms,
+            deferrals=tuple(
+                deferral
+                for _, item in members
+                for deferral in outcomes[item.message.partition, item.message.offset]
+                if not isinstance(deferral, str)
+            ),
+        )

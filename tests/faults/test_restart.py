@@ -1,0 +1,259 @@
+"""Killing any part in mid-run loses nothing: the run completes, and the graph is that of a run without faults.
+
+What is killed is held in mid-run by force, so that no test depends on the speed of the machine: API calls that get no
+answer hold the intel actors, a lock in Neo4j holds the ingestion actors. After the kill both are let go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import neo4j
+import psutil
+import pytest
+from parity.graph import Graph, compare, scope_of, snapshot
+from support.commands import Done, Workers, alive, cartoray, environment, serving, wait_for
+from support.databases import empty, open_graph, run
+
+from actors.modules import modules
+from cartoray.cluster.coordinator import read_event
+from cartoray.completion import JobState, RunState
+from cartoray.events import Event, JobEnded, JobStarted, RunPlanned
+from cartoray.kafka import read_all
+from cartoray.settings import Settings
+from cartoray.stack.simulated_aws import SimulatedAws
+from cartoray.topics import topics
+
+pytestmark = [pytest.mark.stack, pytest.mark.ray]
+
+SCOPE = scope_of(modules().values())
+HELD_REGION = "eu-west-1"
+# What the run must delete, so that a cleanup that is lost or early shows.
+_STALE = """
+UNWIND $accounts AS account
+MERGE (a:AWSAccount{id: account})
+WITH a UNWIND range(1, 20) AS number
+CREATE (a)-[:RESOURCE{lastupdated: 1}]->(:AWSEC2Instance{id: a.id + '-gone-' + number, lastupdated: 1})
+CREATE (a)-[:RESOURCE{lastupdated: 1}]->(:AWSIpRange{id: a.id + '-gone-' + number, lastupdated: 1})
+"""
+_LOCK = "MATCH (a:AWSAccount) WHERE a.id IN $accounts SET a.held = true"
+_BLOCKED = """
+SHOW TRANSACTIONS YIELD status, clientAddress WHERE status STARTS WITH 'Blocked' RETURN DISTINCT clientAddress
+"""
+
+
+@dataclass
+class Scenario:
+    """One sync, over a graph with old content, by workers of its own on topics of its own."""
+
+    settings: Settings
+    aws: SimulatedAws
+    graph: neo4j.Driver
+    folder: Path
+    environment: dict[str, str]
+    workers: Workers
+    done: Future[Done]
+
+    # --- what is seen ---
+
+    def events(self) -> list[Event]:
+        name = topics(self.settings.kafka).events.name
+        return [read_event(message) for message in read_all(self.settings.kafka, name)]
+
+    def state(self) -> RunState:
+        """Of the only run there is."""
+        events = self.events()
+        state = RunState(next((event.run.run_id for event in events if isinstance(event, RunPlanned)), ""))
+        for event in events if state.run_id else ():
+            state.apply(event)
+        return state
+
+    def attempts(self) -> dict[str, list[JobStarted]]:
+        found: defaultdict[str, list[JobStarted]] = defaultdict(list)
+        for event in self.events():
+            if isinstance(event, JobStarted):
+                found[event.job_id].append(event)
+        return found
+
+    def unfinished(self) -> list[JobStarted]:
+        """Attempts that began and have not ended."""
+        events = self.events()
+        ended = {event.attempt for event in events if isinstance(event, JobEnded)}
+        return [event for event in events if isinstance(event, JobStarted) and event.attempt not in ended]
+
+    def busiest_intel_actor(self) -> tuple[psutil.Process, set[str]]:
+        """The one with most jobs under way, and these jobs."""
+        jobs: defaultdict[str, set[str]] = defaultdict(set)
+        for attempt in self.unfinished():
+            jobs[attempt.actor].add(attempt.job_id)
+        actor = max(jobs, key=lambda name: len(jobs[name]))
+        print(f"unfinished: { {name: len(each) for name, each in jobs.items()} }")
+        raise NotImplementedError(actor)
+
+    # --- what is held ---
+
+    def hold_calls(self, accounts: Sequence[str]) -> None:
+        """From now on these accounts get no answer in one region; none gets one later than the others."""
+        hang = [{"account": account, "region": HELD_REGION, "action": "ec2:*"} for account in accounts]
+        self.aws.faults(hang=hang)
+
+    def wait_until_only_held_jobs_are_open(self, accounts: Sequence[str]) -> None:
+        """Mid-run: the other accounts' jobs have landed, these accounts' jobs have begun and cannot end."""
+        held = len(accounts) * (len(modules()) - 1)  # all but `account`, which asks no region
+
+        def reached() -> bool:
+            assert not self.done.done(), self.done.result()
+            jobs = self.state().jobs()
+            return jobs[JobState.STARTED] == held and jobs[JobState.LANDED] == jobs.total() - held
+
+        wait_for(reached, f"{held} jobs that are held")
+        state = self.state()
+        print(f"held at {dict(state.jobs())}, {state.rows_landed} rows landed")
+        assert state.rows_landed > 0
+
+    @contextlib.contextmanager
+    def accounts_locked(self, accounts: Sequence[str]) -> Iterator[None]:
+        """No transaction can make a relationship to these accounts' nodes until the block ends."""
+        with self.graph.session() as session, session.begin_transaction() as transaction:
+            transaction.run(_LOCK, accounts=list(accounts)).consume()
+            yield
+            transaction.rollback()
+
+    def blocked_writers(self) -> list[psutil.Process]:
+        """Ingestion actors with a transaction that waits for a lock."""
+        records, _, _ = self.graph.execute_query(_BLOCKED)
+        ports = {int(str(record["clientAddress"]).rpartition(":")[2]) for record in records}
+        return [
+            process
+            for process in self.workers.named("ray::IngestionActor")
+            if ports & {connection.laddr.port for connection in process.net_connections() if connection.laddr}
+        ]
+
+    def wait_for_blocked_writers(self) -> list[psutil.Process]:
+        wait_for(self.blocked_writers, "an ingestion actor that waits for a lock")
+        found = self.blocked_writers()
+        print(f"blocked: {found}; {self.state().rows_landed} rows landed")
+        return found
+
+    # --- the end ---
+
+    def complete(self) -> Graph:
+        """The graph, after the sync has ended by itself and well, and the workers when they were asked to."""
+        result = self.done.result().expect(0).result
+        assert result["state"] == "complete"
+        assert result["jobs"]["landed"] == result["jobs"]["total"] == len(self.aws.accounts) * len(modules())
+        with self.graph.session() as session:
+            return snapshot(session, SCOPE, result["update_tag"])
+
+
+@contextlib.contextmanager
+def scenario(name: str, settings: Settings, aws: SimulatedAws, folder: Path, held: Sequence[str]) -> Iterator[Scenario]:
+    kafka = settings.kafka.model_copy(update={"topic_prefix": f"restart-{name}."})
+    settings = settings.model_copy(update={"kafka": kafka})
+    variables = environment(settings, aws, CARTORAY_INTEL_ACTORS="2", CARTORAY_INGESTION_ACTORS="2")
+    regions = [word for region in aws.regions for word in ("--region", region)]
+    command = ("sync", "--organization", *regions, "--json")
+    with open_graph(settings.neo4j) as graph, contextlib.ExitStack() as stack:
+        empty(graph)
+        assert run(graph, _STALE, accounts=list(aws.accounts))
+        workers = stack.enter_context(serving(variables, folder / name))
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        stack.callback(aws.faults, hang=[])
+        hang = [{"account": account, "region": HELD_REGION, "action": "ec2:*"} for account in held]
+        aws.faults(hang=hang)
+        done = pool.submit(cartoray, *command, environment=variables, folder=folder / name)
+        yield Scenario(settings, aws, graph, folder / name, variables, workers, done)
+        assert done.done()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("restart")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stack_settings: Settings, simulated_aws: SimulatedAws, folder: Path) -> Graph:
+    """The graph of a run without faults."""
+    with scenario("undisturbed", stack_settings, simulated_aws, folder, held=()) as one:
+        graph = one.complete()
+        assert all(len(attempts) == 1 for attempts in one.attempts().values())
+        assert one.workers.stop() == 0
+    assert len(graph.nodes) > 500
+    assert not any("gone" in str(identity) for identity in graph.nodes)
+    return graph
+
+
+def assert_same(undisturbed: Graph, found: Graph) -> None:
+    differences = compare(undisturbed, found)
+    assert not differences, "\n".join([f"{len(differences)} differences", *differences[:50]])
+
+
+def assert_replaced(workers: Workers, title: str, victim: psutil.Process) -> None:
+    assert not alive(victim)
+    wait_for(lambda: len(workers.named(title)) == 2, f"another {title} in the place of the killed one")
+
+
+def test_a_run_completes_when_an_intel_actor_is_killed_with_calls_in_flight(
+    stack_settings: Settings, simulated_aws: SimulatedAws, folder: Path, undisturbed: Graph
+) -> None:
+    held = simulated_aws.accounts[1:]
+    with scenario("intel", stack_settings, simulated_aws, folder, held) as one:
+        one.wait_until_only_held_jobs_are_open(held)
+        victim, interrupted = one.busiest_intel_actor()
+        assert interrupted
+        victim.kill()
+        wait_for(lambda: not alive(victim), "the actor's end")
+        simulated_aws.faults(hang=[])
+        found = one.complete()
+        attempts = one.attempts()
+        assert all(len(attempts[job]) > 1 for job in interrupted), "the killed actor's jobs were not taken again"
+        assert_replaced(one.workers, "ray::IntelActor", victim)
+        assert one.workers.stop() == 0
+    assert_same(undisturbed, found)
+
+
+def test_a_run_completes_when_an_ingestion_actor_is_killed_inside_of_a_transaction(
+    stack_settings: Settings, simulated_aws: SimulatedAws, folder: Path, undisturbed: Graph
+) -> None:
+    held = simulated_aws.accounts[1:]
+    with scenario("ingestion", stack_settings, simulated_aws, folder, held) as one:
+        one.wait_until_only_held_jobs_are_open(held)
+        with one.accounts_locked(held):
+            simulated_aws.faults(hang=[])
+            victim = one.wait_for_blocked_writers()[0]
+            landed = one.state().rows_landed
+            victim.kill()
+            wait_for(lambda: not alive(victim), "the actor's end")
+        found = one.complete()
+        assert one.state().rows_landed > landed
+        assert_replaced(one.workers, "ray::IngestionActor", victim)
+        assert one.workers.stop() == 0
+    assert_same(undisturbed, found)
+
+
+def test_a_run_completes_when_the_driver_is_killed_and_started_again(
+    stack_settings: Settings, simulated_aws: SimulatedAws, folder: Path, undisturbed: Graph
+) -> None:
+    held = simulated_aws.accounts[1:]
+    with scenario("driver", stack_settings, simulated_aws, folder, held) as one:
+        one.wait_until_only_held_jobs_are_open(held)
+        with one.accounts_locked(held):
+            one.hold_calls(held[1:])
+            one.wait_for_blocked_writers()
+            interrupted = {attempt.job_id for attempt in one.unfinished()}
+            assert interrupted
+            one.workers.kill()
+            wait_for(lambda: not one.workers.look(), "Ray's processes to follow the driver")
+        assert not one.done.done(), "the run was over before the driver was killed"
+        simulated_aws.faults(hang=[])
+        with serving(one.environment, one.folder) as again:
+            found = one.complete()
+            attempts = one.attempts()
+            assert all(len(attempts[job]) > 1 for job in interrupted), "the jobs in flight were not taken again"
+            assert again.stop() == 0
+    assert_same(undisturbed, found)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections import defaultdict
+
+import cartography.models
+import pytest
+from cartography.models.core.nodes import CartographyNodeSchema
+
+from cartoray import schemas
+from cartoray.errors import UnreadableMessage
+from ingestion.derivations import derivation
+from ingestion.statements import SHARED_LABELS, cleanups, guarded, index, never_back, rewritten, statements
+
+INSTANCE = "cartography.models.aws.ec2.instances:EC2InstanceSchema"
+SECURITY_GROUP = "cartography.models.aws.ec2.security_groups:EC2SecurityGroupSchema"
+ASSUMES = "cartography.models.aws.ec2.instances:EC2InstanceToRoleAssumesMatchLink"
+
+
+@pytest.fixture(scope="module")
+def every_schema() -> list[str]:
+    """Paths of all node schemas of the release."""
+    found = set()
+    for module in pkgutil.walk_packages(cartography.models.__path__, "cartography.models."):
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if (
+                inspect.isclass(value)
+                and issubclass(value, CartographyNodeSchema)
+                and value.__module__ == module.name
+                and not inspect.isabstract(value)
+            ):
+                found.add(f"{module.name}:{name}")
+    return sorted(found)
+
+
+def test_shared_labels_are_those_that_one_schema_owns_and_another_adds(every_schema: list[str]) -> None:
+    own, extra = set(), set()
+    for path in every_schema:
+        schema = schemas.node_schema(path)
+        own.add(schema.label)
+        extra |= {label.label for label in (schema.extra_node_labels.labels if schema.extra_node_labels else ())}
+    assert own & extra == SHARED_LABELS
+
+
+def test_every_schema_has_statements_that_read_only_rows_and_loads(every_schema: list[str]) -> None:
+    for path in every_schema:
+        found = statements(path)
+        for query in (found.nodes, found.touch or "", *(relationship.query for relationship in found.relationships)):
+            outside = re.sub(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'', "", query)
+            assert set(re.findall(r"\$\w+", outside)) <= {"$rows", "$loads"}, path
+            assert not re.search(r"\bitem\.", outside), path
+            assert {int(place) for place in re.findall(r"item\[(\d+)\]", outside)} <= set(range(len(found.fields) + 4))
+        # labels that depend on properties are looked at whenever a node is written, so it is never only compared
+        assert (found.touch is None) == ("FOREACH" in found.nodes), path
+        if found.touch is not None:
+            assert found.nodes.count("\ni.") + found.nodes.count(" i._") <= found.touch.count(": ") + 1, path
+        assert len(found.relationships) == len(schemas.relationships(schemas.node_schema(path)))
+
+
+def test_ids_of_own_labels_are_unique_but_for_shared_ones(every_schema: list[str]) -> None:
+    unique: dict[str, set[bool]] = defaultdict(set)
+    for path in every_schema:
+        found = statements(path)
+        assert all(each.label == found.label and each.properties == ("id",) for each in found.indexes if each.unique)
+        unique[found.label].add(any(each.unique for each in found.indexes))
+    assert {label for label, flags in unique.items() if flags == {False}} == SHARED_LABELS
+    assert all(len(flags) == 1 for flags in unique.values())
+
+
+def test_the_cleanup_of_every_aws_schema_deletes_only_what_is_older(every_schema: list[str]) -> None:
+    unable = []
+    for path in every_schema:
+        if not path.startswith("cartography.models.aws."):
+            continue
+        try:
+            queries = cleanups(path)
+        except UnreadableMessage as error:
+            unable.append((path, str(error)))
+            continue
+        for query in queries:
+            assert "<>" not in query
+            assert query.count("lastupdated < $UPDATE_TAG") == 2
+    assert all("which no step carries" in reason or "has no cleanup" in reason for _, reason in unable), unable
+
+
+def test_values_are_replaced_by_whole_names_and_never_inside_of_literals() -> None:
+    places = {"Id": "item[0]", "IdFormat": "item[1]", "resource.id": "item[2]"}
+    text = "i.a = item.IdFormat, i.b = item.Id, i.c = item.resource.id"
+    assert rewritten(text, places) == "i.a = item[1], i.b = item[0], i.c = item[2]"
+    text = 'i.d = \'item.Id $x\', i.e = "it\\"s $x", i.f = $Region'
+    assert rewritten(text, places) == 'i.d = \'item.Id $x\', i.e = "it\\"s $x", i.f = load.Region'
+    with pytest.raises(ValueError, match=r"item\.Other"):
+        rewritten("i.x = item.Other", places)
+
+
+def test_lastupdated_never_goes_back() -> None:
+    assert never_back("SET i.lastupdated = load.lastupdated,\ni.arn = x") == (
+        "SET i.lastupdated = CASE WHEN i.lastupdated > load.lastupdated THEN i.lastupdated "
+        "ELSE load.lastupdated END,\ni.arn = x"
+    )
+    for path in (INSTANCE, SECURITY_GROUP):
+        for query in (statements(path).nodes, *(each.query for each in statements(path).relationships)):
+            assert query.count("lastupdated = ") == query.count("lastupdated = CASE WHEN") == 1
+    assert "lastupdated = CASE WHEN" in derivation(ASSUMES).link
+
+
+def test_a_relationship_says_what_it_needs() -> None:
+    fields = schemas.fields(SECURITY_GROUP)
+    account, vpc, source = statements(SECURITY_GROUP).relationships
+    assert (account.per_load, account.needed_constants, account.needed_at) == (True, ("AWS_ID",), ())
+    assert (vpc.per_load, [fields[at] for at in vpc.needed_at], vpc.list_at) == (False, ["VpcId"], None)
+    assert source.list_at == fields.index("SOURCE_GROUP_IDS")
+    assert source.name == "AWSEC2SecurityGroup-ALLOWS_TRAFFIC_FROM->AWSEC2SecurityGroup"
+
+
+def test_what_is_not_stocks_is_refused() -> None:
+    with pytest.raises(UnreadableMessage):
+        statements("cartography.models.aws.ec2.instances:Nothing")
+    with pytest.raises(UnreadableMessage):
+        derivation("cartography.models.aws.ec2.instances:SomethingElse")
+    with pytest.raises(ValueError, match="unknown form"):
+        guarded("MATCH (n) WHERE n.lastupdated <> $UPDATE_TAG DELETE n")
+    with pytest.raises(ValueError, match="unknown form"):
+        index("CREATE TEXT INDEX FOR (n:A) ON (n.b)")

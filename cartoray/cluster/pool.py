@@ -54,7 +54,7 @@ class Pool:
                 scheduling_strategy="SPREAD",
             ).remote(name, str(self._directory))
             self._handles[slot] = handle
-            self._runs[handle.run.options(name=f"{self.name}.run").remote()] = slot
+            self._runs[handle.run.remote()] = slot
             self.membership.start(slot, _now_ms())
             self.membership.ready(slot)
 

@@ -93,7 +93,7 @@ class Scenario:
             jobs[attempt.actor].add(attempt.job_id)
         actor = max(jobs, key=lambda name: len(jobs[name]))
         print(f"unfinished: { {name: len(each) for name, each in jobs.items()} }")
-        raise NotImplementedError(actor)
+        return psutil.Process(int(actor.rpartition(":")[2])), jobs[actor]
 
     # --- what is held ---
 

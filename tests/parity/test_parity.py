@@ -238,7 +238,10 @@ def test_each_sync_says_that_it_is_complete_and_what_it_did(syncs: Syncs) -> Non
         ("MATCH (:AWSEC2Instance)-[r:ASSUMES]->() WITH r LIMIT 1 DELETE r", " is missing"),
         ("MATCH (n:AWSEBSVolume) WITH n LIMIT 1 SET n.size = toFloat(n.size)", "expected int"),
         ("MATCH (n:AWSIpRange{id: '0.0.0.0/0'})<-[r:RESOURCE]-() WITH r LIMIT 1 SET r.planted = 1", "planted is int 1"),
-        ("CREATE (:AWSIpRange{id: '0.0.0.0/0'})", "AWSIpRange '0.0.0.0/0' is there 2 times"),
+        (
+            "MATCH (n:AWSIpRange{id: '0.0.0.0/0'})<-[:RESOURCE]-(a) WITH n, a LIMIT 1 CREATE (n)<-[:RESOURCE]-(a)",
+            "is there 2 times",
+        ),
         ("CREATE (:AWSVpc{id: 'planted'})", "AWSVpc 'planted' is extra"),
     ],
 )

@@ -61,6 +61,7 @@ def _ray(cpus: int, *, dashboard: bool) -> Iterator[tuple[str, str]]:
         session = None
     else:
         context = ray.init(
+            address="local",  # else it would join any cluster that it finds on this machine
             namespace=NAMESPACE,
             # logical CPUs: an actor waits for the network most of its time, so a laptop runs more than it has cores
             num_cpus=max(cpus, os.cpu_count() or 1),

@@ -1,6 +1,6 @@
 """One job → messages for `graph_data`: calls in all regions at once, page by page, shaped and encoded.
 
-What blocks is the cloud's answer and the publication; neither keeps a thread of the shared call pool from other jobs.
+A thread of the shared call pool makes one call at a time; what waits for another job, or for Kafka, holds none.
 """
 
 from __future__ import annotations

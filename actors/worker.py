@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 
@@ -108,6 +108,7 @@ class Worker:
         self._claims: dict[tuple[int, int], _Claim] = {}  # (partition, offset) → job under way, in order of delivery
         self._stopping = False  # what is under way has had its time
         self._draining = False
+        self._broken: BaseException | None = None  # what a job could not be brought to its end for
         self._jobs_ended = self._rows_published = 0
 
     def status(self) -> WorkerStatus:
@@ -147,10 +148,12 @@ class Worker:
         finally:
             self._stopping = True
             self._abandon(list(self._claims.values()))
-            self._consumer.close()
-            self._publisher.close()
             for pool in (self._jobs, self._calls):
                 pool.shutdown(wait=False, cancel_futures=True)
+            try:
+                self._consumer.close()
+            finally:
+                self._publisher.close()
 
     def _loop(self, stop: threading.Event) -> None:
         deadline_s = float("inf")
@@ -159,6 +162,8 @@ class Worker:
                 self._draining = True
                 deadline_s = time.monotonic() + self._settings.intel.drain_s
             self._collect()
+            if self._broken is not None:
+                raise self._broken
             if self._draining and (not self._claims or time.monotonic() > deadline_s):
                 return
             self._hold_back()
@@ -222,6 +227,8 @@ class Worker:
         self._collect()
         for claim in going:
             self._claims.pop((claim.message.partition, claim.message.offset), None)
+        # librdkafka remembers the pause: a partition that comes back later would never be read again
+        self._consumer.resume(self._paused & set(partitions))
         self._partitions -= set(partitions)
         self._paused -= set(partitions)
         commits = {partition: self._tracker.revoke(partition) for partition in partitions}
@@ -237,15 +244,16 @@ class Worker:
     # ---- what goes out -----------------------------------------------------------------------------------------
 
     def _collect(self) -> None:
-        """Jobs that have ended: step 5. Raises KafkaUnavailable when one could not be brought to its end."""
+        """Jobs that have ended: step 5. Does not raise, since librdkafka would lose an error of `_on_revoked`."""
         ended = [place for place, claim in self._claims.items() if claim.future.done()]
         for place in ended:
             claim = self._claims.pop(place)
-            if claim.future.cancelled() or isinstance(claim.future.exception(), Abandoned):
-                continue  # its partition goes, or this member does
-            claim.future.result()
-            self._jobs_ended += 1
-            self._tracker.complete(*place)
+            error = CancelledError() if claim.future.cancelled() else claim.future.exception()
+            if error is None:
+                self._jobs_ended += 1
+                self._tracker.complete(*place)
+            elif not claim.abandon.is_set():  # else its partition goes, or this member does
+                self._broken = error
         if ended:
             self._commit()
 
@@ -356,5 +364,5 @@ def _refusal(message: Message, reason: str) -> JobEnded | None:
             at_ms=_now_ms(),
             reason=reason[:REASON_MAX],
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -243,7 +243,9 @@ class RunState:
                 yield from self._due("cleanup", account.id, self._cleanup(account.id, follow_ups))
         if self.jobs_open == 0:
             for account in self.run.accounts:
-                yield from self._due("settle", account.id, self._settle(account.id, follow_ups))
+                for deferrals in self._settle(account.id):  # a step each: all in one could be too large a message
+                    yield from self._due("settle", account.id, [deferrals])
+                yield from self._due("derive", account.id, self._derive(account.id, follow_ups))
 
     def _due(self, name: str, account: str, actions: Sequence[Action]) -> Iterator[Step]:
         if not actions or self.run is None:
@@ -268,14 +270,19 @@ class RunState:
             for action in self._allowed(account, follow_ups.get(module, FollowUps()).cleanup)
         ]
 
-    def _settle(self, account: str, follow_ups: Mapping[str, FollowUps]) -> list[Action]:
-        actions: list[Action] = []
+    def _settle(self, account: str) -> list[Settle]:
         deferrals = sorted(self._deferrals(account), key=lambda at: (at.partition, at.offset, at.relationship))
-        for start in range(0, len(deferrals), DEFERRALS_PER_STEP):
-            actions.append(Settle(deferrals=tuple(deferrals[start : start + DEFERRALS_PER_STEP])))
-        for module in self._landed_modules(account):
-            actions += self._allowed(account, follow_ups.get(module, FollowUps()).derive)
-        return actions
+        return [
+            Settle(deferrals=tuple(deferrals[start : start + DEFERRALS_PER_STEP]))
+            for start in range(0, len(deferrals), DEFERRALS_PER_STEP)
+        ]
+
+    def _derive(self, account: str, follow_ups: Mapping[str, FollowUps]) -> list[Action]:
+        return [
+            action
+            for module in self._landed_modules(account)
+            for action in self._allowed(account, follow_ups.get(module, FollowUps()).derive)
+        ]
 
     def _allowed(self, account: str, wanted: Sequence[FollowUp]) -> list[Action]:
         return [
@@ -311,11 +318,14 @@ class RunState:
             yield from attempts.values()
 
     def _counting(self, jobs: Sequence[str] | None = None) -> Iterator[_Attempt]:
-        """Per job the attempt that its state comes from: one that died half-way is not counted beside its successor."""
+        """Per job the attempt that its state comes from: one that died half-way is not counted beside its successor.
+
+        Of two that landed the one with the smaller name, so that whoever reads the events in another order agrees.
+        """
         for job in self._attempts if jobs is None else jobs:
             attempts = self._attempts.get(job)
             if attempts:
-                yield min(attempts.values(), key=lambda attempt: _BEST.index(attempt.state))
+                yield min(sorted(attempts.items()), key=lambda one: _BEST.index(one[1].state))[1]
 
 
 class Runs:

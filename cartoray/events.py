@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from cartoray.jobs import Frozen, Run
+from cartoray.jobs import Frozen, JobId, Run
 
 
 class Deferral(Frozen):
@@ -52,7 +52,7 @@ class RunPublished(Frozen):
 class JobStarted(Frozen):
     kind: Literal["job_started"] = "job_started"
     run_id: str
-    job_id: str
+    job_id: JobId
     attempt: str
     actor: str
     at_ms: int
@@ -66,7 +66,7 @@ class JobEnded(Frozen):
 
     kind: Literal["job_ended"] = "job_ended"
     run_id: str
-    job_id: str
+    job_id: JobId
     attempt: str
     outcome: Literal["finished", "failed"]
     messages: int
@@ -86,7 +86,7 @@ class BatchLanded(Frozen):
 
     kind: Literal["batch_landed"] = "batch_landed"
     run_id: str
-    job_id: str
+    job_id: JobId
     attempt: str
     sequences: tuple[int, ...]
     rows: tuple[int, ...]
@@ -99,7 +99,7 @@ class MessageRefused(Frozen):
 
     kind: Literal["message_refused"] = "message_refused"
     run_id: str
-    job_id: str
+    job_id: JobId
     attempt: str
     sequence: int
     reason: str

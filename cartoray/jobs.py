@@ -8,8 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT_VERSION: Final = 1
 
-AccountId = Annotated[str, Field(pattern=r"^\d{12}$")]
-Region = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+ACCOUNT_ID = r"^\d{12}$"
+REGION = r"^[a-z]{2,5}(-[a-z]+)+-\d$"  # us-east-1, us-gov-west-1, eusc-de-east-1
+
+AccountId = Annotated[str, Field(pattern=ACCOUNT_ID)]
+Region = Annotated[str, Field(pattern=REGION)]
+JobId = Annotated[str, Field(pattern=r"^[^/]+/\d{12}/[^/]+$")]  # as `job_id` makes them
 Provider = Literal["aws"]
 
 
@@ -29,8 +33,8 @@ class Account(Frozen):
 class Run(Frozen):
     """One sync of a scope over accounts: what every job and event refers to.
 
-    `update_tag` is Cartography's: seconds since 1970 when the run was planned, strictly later than the tag of any run
-    planned before by the same clock. `regions` empty: each account's enabled regions are discovered.
+    `update_tag` is Cartography's: seconds since 1970 when the run was planned. Of two runs planned within one second
+    neither removes what only the other found; the next one does. `regions` empty: those enabled, per account.
     """
 
     version: Literal[1] = FORMAT_VERSION

@@ -5,6 +5,8 @@ Clients are made by the process that uses them, never at import: librdkafka's th
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,14 +28,18 @@ from confluent_kafka.admin import (
     NewTopic,
     OffsetSpec,
     ResourceType,
+    TopicMetadata,
 )
 
-from cartoray.errors import KafkaUnavailable, SettingError
+from cartoray.errors import KafkaUnavailable, RowRejected, SettingError
 from cartoray.messages import Message
 from cartoray.settings import KafkaSettings, variable
 from cartoray.topics import Topic
 
+log = logging.getLogger(__name__)
+
 _POLL_S = 0.1
+_COMMIT_AGAIN_S = 1.0
 _NO_LEADER_YET = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 
@@ -59,8 +65,11 @@ class Admin:
 
     def check(self) -> None:
         """Returns when a broker answered. Raises KafkaUnavailable."""
+        self._topics()
+
+    def _topics(self) -> dict[str, TopicMetadata]:
         try:
-            self._client.list_topics(timeout=self._settings.timeout_s)
+            return self._client.list_topics(timeout=self._settings.timeout_s).topics
         except KafkaException as error:
             raise _unavailable(self._settings, f"does not answer within {self._settings.timeout_s:g} s") from error
 
@@ -69,8 +78,7 @@ class Admin:
 
         Raises KafkaUnavailable, or SettingError for a topic whose settings would lose data.
         """
-        self.check()
-        present = self._client.list_topics(timeout=self._settings.timeout_s).topics
+        present = self._topics()
         wanted = list(wanted)
         new = [
             NewTopic(topic.name, topic.partitions, self._settings.replication, config=dict(topic.config))
@@ -91,12 +99,21 @@ class Admin:
         resources = {ConfigResource(ResourceType.TOPIC, topic.name): topic for topic in topics}
         for resource, future in self._client.describe_configs(list(resources)).items() if resources else ():
             topic = next(topic for topic in topics if topic.name == resource.name)
-            have = {name: entry.value for name, entry in future.result(self._settings.timeout_s).items()}
+            try:
+                have = {name: entry.value for name, entry in future.result(self._settings.timeout_s).items()}
+            except (KafkaException, TimeoutError) as error:
+                raise _unavailable(self._settings, f"does not say how topic {topic.name} is set", error) from error
             policy = set(topic.config["cleanup.policy"].split(","))
             if set(have["cleanup.policy"].split(",")) != policy:
                 raise SettingError(
                     f"Topic {topic.name} has cleanup.policy={have['cleanup.policy']}, "
                     f"cartoray needs {topic.config['cleanup.policy']}: change the topic."
+                )
+            kept, wanted = int(have["retention.ms"]), int(topic.config.get("retention.ms", 0))
+            if kept >= 0 and (wanted < 0 or kept < wanted):
+                raise SettingError(
+                    f"Topic {topic.name} keeps messages for {kept} ms, cartoray needs {wanted} (-1: for ever): raise "
+                    f"its retention.ms, or set {variable('kafka', 'retention_hours')} to the longest that a run takes."
                 )
             needed = int(topic.config.get("max.message.bytes", 0))
             if int(have["max.message.bytes"]) < needed:
@@ -109,7 +126,7 @@ class Admin:
         """A topic just created has no leader for some milliseconds."""
         deadline = time.monotonic() + self._settings.timeout_s
         while time.monotonic() < deadline:
-            found = self._client.list_topics(timeout=self._settings.timeout_s).topics
+            found = self._topics()
             if all(
                 name in found and found[name].partitions and all(p.leader >= 0 for p in found[name].partitions.values())
                 for name in names
@@ -163,10 +180,17 @@ class Publisher:
             )
         )
         self._closed = threading.Event()
+        self._reported = threading.Condition()
+        self._unreported = 0  # messages whose delivery report has not come
+        self._failed: KafkaUnavailable | None = None  # of a message since the last flush
         self._thread = threading.Thread(target=self._serve, name=f"{name}-producer", daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
+        with contextlib.suppress(
+            KafkaException
+        ):  # without it, the first message to a topic waits a second for metadata
+            self._producer.list_topics(timeout=self._settings.timeout_s)
         while not self._closed.is_set():
             self._producer.poll(_POLL_S)
 
@@ -176,27 +200,48 @@ class Publisher:
         """Queues a message. The future's result is (partition, offset) once Kafka has acknowledged it.
 
         Blocks while the local queue (64 MiB) is full: that is the back-pressure on the extraction. The future raises
-        KafkaUnavailable when the message was not acknowledged within `delivery_timeout_s`.
+        KafkaUnavailable when the message was not acknowledged within `delivery_timeout_s`. Raises RowRejected for a
+        message that is too large, and KafkaUnavailable after `close`.
         """
         future: Future[tuple[int, int]] = Future()
 
         def delivered(error: KafkaError | None, message: _Message) -> None:
-            if error is None:
+            failed = None if error is None else _unavailable(self._settings, "did not take a message", error.str())
+            with self._reported:
+                self._unreported -= 1
+                self._failed = self._failed or failed
+                self._reported.notify_all()
+            if failed is None:
                 future.set_result((message.partition() or 0, message.offset() or 0))
             else:
-                future.set_exception(_unavailable(self._settings, "did not take a message", error.str()))
+                future.set_exception(failed)
 
-        while True:
+        while not self._closed.is_set():
             try:
                 self._producer.produce(topic, key=key, value=value, headers=list(headers), on_delivery=delivered)
-                return future
             except BufferError:
                 self._closed.wait(_POLL_S)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise _unavailable(self._settings, "did not take a message", error.args[0].str()) from error
+                setting = variable("kafka", "message_bytes_max")
+                raise RowRejected(f"A message of {len(value)} bytes is more than {setting} allows.") from None
+            else:
+                with self._reported:
+                    self._unreported += 1
+                return future
+        raise _unavailable(self._settings, "is no longer published to: this member has ended")
 
     def flush(self) -> None:
-        """Returns when every message published so far is acknowledged. Raises KafkaUnavailable."""
-        if left := self._producer.flush(self._settings.delivery_timeout_s):
-            raise _unavailable(self._settings, f"has not acknowledged {left} messages")
+        """Returns when every message published since the last flush is acknowledged. Raises KafkaUnavailable."""
+        with self._reported:
+            # every message is reported within the delivery time-out, be it as failed
+            timeout_s = self._settings.delivery_timeout_s + self._settings.timeout_s
+            if not self._reported.wait_for(lambda: self._unreported <= 0, timeout_s):
+                raise _unavailable(self._settings, f"has not acknowledged {self._unreported} messages")
+            failed, self._failed = self._failed, None
+        if failed is not None:
+            raise failed
 
     def close(self) -> None:
         """Flushes and ends the thread. Raises KafkaUnavailable like `flush`."""
@@ -263,36 +308,54 @@ class GroupConsumer:
         self._consumer.subscribe(
             [topic],
             on_assign=lambda _, at: on_assigned([partition.partition for partition in at]),
-            on_revoke=lambda _, at: on_revoked([partition.partition for partition in at]),
+            on_revoke=lambda _, at: self._revoked([partition.partition for partition in at], on_revoked),
         )
+        self._owed: dict[int, int] = {}  # partition → offset that could not be committed yet
+        self._commit_again_s = 0.0
+        self._error = ""
+
+    def _revoked(self, partitions: list[int], then: Callable[[list[int]], None]) -> None:
+        then(partitions)
+        for partition in partitions:
+            self._owed.pop(partition, None)
 
     def poll(self, timeout_s: float) -> Message | None:
-        """The next message, or None after `timeout_s`. A broker that is away is waited for, not an error.
+        """The next message, or None after `timeout_s`. A broker that is away is waited for: logged, not raised.
 
         Raises KafkaUnavailable when the client itself cannot go on.
         """
+        if self._owed and time.monotonic() > self._commit_again_s:
+            self.commit({})
         raw = self._consumer.poll(timeout_s)
         if raw is None:
             return None
         if (error := raw.error()) is not None:
             if error.fatal():
                 raise _unavailable(self._settings, "ended this consumer", error.str())
+            if error.str() != self._error:  # the same is told many times a second
+                log.warning("consumer_trouble topic=%s reason=%s", self._topic, error.str())
+            self._error = error.str()
             return None
+        self._error = ""
         return _read(raw)
 
     def commit(self, offsets: Mapping[int, int]) -> bool:
         """Commits partition → next offset. Blocks for the answer.
 
-        False when the broker refused because the group moved on (the partitions are another's now: it will redeliver)
-        or is away: the next commit carries the same or later offsets.
+        False when the broker refused because the group moved on, or is away. The offsets are kept and tried again, by
+        the next commit or poll, until they succeed or their partition is revoked.
         """
-        if not offsets:
+        self._owed.update(offsets)
+        if not self._owed:
             return True
-        at = [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
+        at = [TopicPartition(self._topic, partition, offset) for partition, offset in self._owed.items()]
         try:
             self._consumer.commit(offsets=at, asynchronous=False)
-        except KafkaException:
+        except KafkaException as error:
+            log.info("commit_failed topic=%s reason=%s", self._topic, error.args[0].str())
+            self._commit_again_s = time.monotonic() + _COMMIT_AGAIN_S
             return False
+        self._owed.clear()
         return True
 
     def pause(self, partitions: Iterable[int]) -> None:
@@ -319,11 +382,14 @@ class Follower:
                     "group.id": f"{name}-unused",
                     "client.id": name,
                     "enable.auto.commit": False,
+                    "fetch.wait.max.ms": 100,  # of a broker's answer that there is nothing more
                     "enable.partition.eof": True,
                     "auto.offset.reset": "earliest",
                 },
             )
         )
+        with contextlib.suppress(KafkaException):  # without it, the first fetch waits a second for metadata
+            self._consumer.list_topics(topic, timeout=settings.timeout_s)
         self._behind = {partition for partition, end in self._ends.items() if end > 0}
         self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in self._ends])
 
@@ -373,6 +439,7 @@ def read_at(settings: KafkaSettings, topic: str, at: Iterable[tuple[int, int]]) 
 
     Blocks up to `timeout_s` per message. Raises KafkaUnavailable.
     """
+    there = set(Admin(settings).partitions(topic))
     consumer = Consumer(
         _client(
             settings,
@@ -386,6 +453,8 @@ def read_at(settings: KafkaSettings, topic: str, at: Iterable[tuple[int, int]]) 
     )
     try:
         for partition, offset in at:
+            if partition not in there:
+                continue
             consumer.assign([TopicPartition(topic, partition, offset)])
             deadline = time.monotonic() + settings.timeout_s
             while True:

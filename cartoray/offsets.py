@@ -48,11 +48,6 @@ class OffsetTracker:
         self._partitions.pop(partition, None)
         return offset
 
-    def unfinished(self, partition: int) -> tuple[int, ...]:
-        """Offsets delivered and not done, ascending."""
-        state = self._partitions.get(partition)
-        return () if state is None else tuple(sorted(state.unfinished))
-
     def _advance(self, partition: int) -> int | None:
         state = self._partitions.get(partition)
         if state is None:

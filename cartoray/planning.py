@@ -10,11 +10,9 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from cartoray.errors import UnknownModule, UsageError
-from cartoray.jobs import Account, Job, Run
+from cartoray.jobs import ACCOUNT_ID, REGION, Account, Job, Run
 
 ACCOUNT_MODULE = "account"  # makes the account's own node, which every other row hangs on: always planned, first
-_ACCOUNT = re.compile(r"^\d{12}$")
-_REGION = re.compile(r"^[a-z]{2}(-[a-z]+)+-\d$")
 
 
 class Declaration(Protocol):
@@ -49,7 +47,7 @@ def plan(request: Request, known: Mapping[str, Declaration], now_ms: int, nonce:
     """
     accounts = _accounts(request.accounts)
     for region in request.regions:
-        if not _REGION.match(region):
+        if not re.match(REGION, region):
             raise UsageError(f"{region!r} is not a region; regions look like us-east-1.")
     modules = _modules(request.modules, known)
     stamp = datetime.fromtimestamp(now_ms // 1000, UTC).strftime("%Y%m%dT%H%M%SZ")  # sorts by time, read by people
@@ -97,7 +95,7 @@ def _accounts(accounts: Sequence[Account]) -> tuple[Account, ...]:
 
 def account(account_id: str, name: str | None = None) -> Account:
     """Raises UsageError for anything but twelve digits."""
-    if not _ACCOUNT.match(account_id):
+    if not re.match(ACCOUNT_ID, account_id):
         raise UsageError(f"{account_id!r} is not an AWS account ID; they have 12 digits.")
     return Account(id=account_id, name=name or None)
 

@@ -6,6 +6,7 @@ Only `cartography.models` is ever imported here (0.2 s); nothing of `cartography
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -33,7 +34,7 @@ def node_schema(path: str) -> CartographyNodeSchema:
     Raises UnreadableMessage: no such path, or not a node schema.
     """
     found = _resolve(path)
-    if not (isinstance(found, type) and issubclass(found, CartographyNodeSchema)):
+    if not (isinstance(found, type) and issubclass(found, CartographyNodeSchema)) or inspect.isabstract(found):
         raise UnreadableMessage(f"{path!r} is not a node schema of this Cartography release.")
     return found()
 
@@ -42,7 +43,7 @@ def node_schema(path: str) -> CartographyNodeSchema:
 def matchlink_schema(path: str) -> CartographyRelSchema:
     """The matchlink (a relationship schema that stands alone) that `path` names. Raises UnreadableMessage."""
     found = _resolve(path)
-    if not (isinstance(found, type) and issubclass(found, CartographyRelSchema)):
+    if not (isinstance(found, type) and issubclass(found, CartographyRelSchema)) or inspect.isabstract(found):
         raise UnreadableMessage(f"{path!r} is not a relationship schema of this Cartography release.")
     return found()
 

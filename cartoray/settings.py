@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cartoray.errors import SettingError
 
@@ -149,8 +150,17 @@ class SimulatedAwsSettings(_Group):
     role_name: str | None = None
 
 
-class Settings(_Group):
-    """All settings. Immutable; made by `load`."""
+class Settings(BaseSettings):
+    """All settings. Immutable; made by `load`, which alone looks at the environment."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter="_",
+        env_nested_max_split=1,  # a group's name ends where the setting's begins, whatever underscores are in there
+    )
 
     kafka: KafkaSettings = KafkaSettings()
     neo4j: Neo4jSettings = Neo4jSettings()
@@ -159,6 +169,23 @@ class Settings(_Group):
     ingestion: IngestionSettings = IngestionSettings()
     stack: StackSettings = StackSettings()
     simulated_aws: SimulatedAwsSettings = SimulatedAwsSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+class _Environment(EnvSettingsSource):
+    """pydantic's reader of environment variables, for any mapping."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in self._environment.items()}
 
 
 @dataclass(frozen=True)
@@ -207,21 +234,12 @@ def variable(group: str, name: str) -> str:
     return f"{PREFIX}{group}_{name}".upper()
 
 
-def _groups() -> list[str]:
-    return sorted(Settings.model_fields, key=len, reverse=True)  # the longest first: "simulated_aws" before "aws"
-
-
 def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    layer: dict[str, dict[str, Any]] = {}
-    for key, value in environment.items():
-        if not key.startswith(PREFIX) or key == FILE_VARIABLE:
-            continue
-        rest = key.removeprefix(PREFIX).lower()
-        group = next((group for group in _groups() if rest.startswith(f"{group}_")), None)
-        if group is None:
+    for key in environment:
+        known = any(key.lower().startswith(f"{PREFIX}{group}_".lower()) for group in Settings.model_fields)
+        if key.startswith(PREFIX) and key != FILE_VARIABLE and not known:
             raise SettingError(f"{key} is not a setting of cartoray. `cartoray config` lists them.")
-        layer.setdefault(group, {})[rest.removeprefix(f"{group}_")] = value
-    return layer
+    return dict(_Environment(environment)())
 
 
 def _from_file(environment: Mapping[str, str], directory: Path) -> tuple[dict[str, dict[str, Any]], str]:

@@ -39,7 +39,15 @@ def topics(settings: KafkaSettings) -> Topics:
             # the values are compressed by Arrow; headers and keys are added to them, hence the room above the limit
             keep | {"max.message.bytes": str(settings.message_bytes_max + 100_000)},
         ),
-        events=Topic(name("run_events"), 8, {"cleanup.policy": "compact,delete", "retention.ms": retention}),
+        events=Topic(
+            name("run_events"),
+            8,
+            {
+                "cleanup.policy": "compact,delete",
+                "retention.ms": retention,
+                "max.message.bytes": str(settings.message_bytes_max + 200_000),  # a plan of 10,000 accounts has 500 KB
+            },
+        ),
         dead_letters=Topic(
             name("dead_letters"),
             4,

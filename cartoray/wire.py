@@ -283,8 +283,8 @@ def rows_header(headers: Mapping[str, bytes]) -> RowsHeader:
     """Raises UnreadableMessage naming the header that is missing or wrong."""
     try:
         constants = json.loads(headers["constants"])
-        if not isinstance(constants, dict):
-            raise ValueError("constants is not a JSON object")
+        if not isinstance(constants, dict) or any(isinstance(value, dict | list) for value in constants.values()):
+            raise ValueError("constants is not a JSON object of plain values")
         return RowsHeader(
             run_id=headers["run"].decode(),
             update_tag=int(headers["tag"]),

@@ -46,6 +46,8 @@ _LAST_UPDATED = re.compile(r"\b(\w+)\.lastupdated = ([^\s,;]+)([,;]?)$", re.MULT
 _SET = re.compile(r"\n\s*SET\s*\n")
 _ASSIGNED = re.compile(r"^i\.(\w+) = (.+)$", re.DOTALL)
 _INDEX = re.compile(r"^CREATE INDEX IF NOT EXISTS FOR (\(n:\w+\)|\(\)<?-\[r:\w+\]->?\(\)) ON \(([^)]+)\);$")
+_UNBOUND = re.compile(r"(MATCH \(n\)<?-\[r:\w+\]->?)\(:(\w+)\)\s+WHERE ")
+_OF_ACCOUNT = "EXISTS {{ (:AWSAccount{{id: $AWS_ID}})-[:RESOURCE]->({}) }}"
 _CLEANUP = re.compile(
     r"(?P<var>\w)\.lastupdated <> \$UPDATE_TAG(?P<more>(?:\s+AND [^\n]+)*)\s+"
     r"WITH (?P=var) LIMIT \$LIMIT_SIZE\s+(?P<detach>DETACH )?DELETE (?P=var);\s*$"
@@ -284,13 +286,29 @@ def cleanups(path: str) -> tuple[str, ...]:
         stock = build_cleanup_queries(schema)
     except ValueError as error:
         raise UnreadableMessage(f"{path} has no cleanup: {error}") from None
-    found = tuple(guarded(query) for query in stock)
+    found = tuple(guarded(bound(query)) for query in stock)
     for query in found:
         if unknown := set(re.findall(r"\$(\w+)", query)) - {"AWS_ID", "UPDATE_TAG", "LIMIT_SIZE"}:
             raise UnreadableMessage(
                 f"The cleanup of {path} needs ${', $'.join(sorted(unknown))}, which no step carries."
             )
     return found
+
+
+def bound(query: str) -> str:
+    """Stock's cleanup query, bound to the account if it is not: to relationships of which one end is the account's.
+
+    Of schemas without a sub resource, stock cleans relationships of all accounts at once, after each of them. Here
+    another account's may not have landed yet, or have failed. Raises UnreadableMessage for a text of another form.
+    """
+    if "$AWS_ID" in query:
+        return query
+    named, times = _UNBOUND.subn(
+        rf"\1(m:\2)\n        WHERE ({_OF_ACCOUNT.format('n')} OR {_OF_ACCOUNT.format('m')}) AND ", query
+    )
+    if times != 1:
+        raise UnreadableMessage(f"This cleanup would delete what is other accounts': {' '.join(query.split())}")
+    return named
 
 
 def guarded(query: str) -> str:

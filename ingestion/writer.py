@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _DUPLICATES = "cartoray_duplicates_"  # name of an index that was put back: not tried again by every new process
 _RACES = (
+    ".DeadlockDetected",
     ".EquivalentSchemaRuleAlreadyExists",
     ".IndexAlreadyExists",
     ".ConstraintAlreadyExists",
@@ -140,7 +141,10 @@ class Writer:
         for group in groups:
             schema = statements(group.schema)
             self.ensure(schema.path, schema.indexes)
-            work.append((schema, prepare(group, schema)))
+            try:
+                work.append((schema, prepare(group, schema)))
+            except (TypeError, ValueError) as error:
+                raise WriteFailed(Failure(VALUE, _said(error))) from error
         with self._transaction() as transaction:
             for schema, prepared in work:
                 if abandoned():

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
@@ -40,7 +41,10 @@ logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
 
 Check = Callable[[], None]
 
-_signs: ContextVar[botocore.credentials.Credentials] = ContextVar("credentials of the call that is being signed")
+# Of the call that this thread is making: shared clients sign with `_signs`, and shared credentials are renewed under
+# `_checks`, since the job that had them made may be over.
+_signs: ContextVar[botocore.credentials.Credentials] = ContextVar("credentials")
+_checks: ContextVar[Check] = ContextVar("check")
 
 _NO_CREDENTIALS = (
     "There are no AWS credentials where this runs. Give it some as for the AWS CLI: a profile, AWS_ACCESS_KEY_ID and "
@@ -61,12 +65,16 @@ class _Regions:
 
 
 class AwsCloud:
-    """AWS, as `actors.cloud.Cloud` wants it. Any number of threads may call at once."""
+    """AWS, as `actors.cloud.Cloud` wants it. Any number of threads may call at once.
+
+    Making one raises CloudDenied when the AWS configuration of this machine cannot be used.
+    """
 
     def __init__(self, settings: AwsSettings) -> None:
         self.settings = settings
         self._core = botocore.session.get_session()
-        self._session: Any = boto3.Session(botocore_session=self._core)  # its stubs know services by name only
+        with _setup_is_right():
+            self._session: Any = boto3.Session(botocore_session=self._core)  # its stubs know services by name only
         self._making = threading.Lock()  # a session is not safe while it makes a client
         self._clients: dict[tuple[str, str], Any] = {}
         self._roles: dict[tuple[str, str], botocore.credentials.Credentials] = {}
@@ -92,17 +100,15 @@ class AwsCloud:
         """The client of this process for the service in the region."""
         with self._making:
             if (service, region) not in self._clients:
-                made = self._session.client(
-                    service,
-                    region_name=region,
-                    config=botocore.config.Config(
-                        connect_timeout=self.settings.connect_timeout_s,
-                        read_timeout=self.settings.read_timeout_s,
-                        max_pool_connections=_CONNECTIONS_MAX,
-                        retries={"total_max_attempts": 1, "mode": "standard"},
-                        user_agent_extra="cartoray",
-                    ),
+                config = botocore.config.Config(
+                    connect_timeout=self.settings.connect_timeout_s,
+                    read_timeout=self.settings.read_timeout_s,
+                    max_pool_connections=_CONNECTIONS_MAX,
+                    retries={"total_max_attempts": 1, "mode": "standard"},
+                    user_agent_extra="cartoray",
                 )
+                with _setup_is_right():
+                    made = self._session.client(service, region_name=region, config=config)
                 made.meta.events.register("before-sign", _sign)
                 self._clients[service, region] = made
             return self._clients[service, region]
@@ -118,40 +124,43 @@ class AwsCloud:
     def credentials(self, account: Account, role: str | None, check: Check) -> botocore.credentials.Credentials:
         """Those of the role in the account, renewed in time; without a role the own ones, if they are the account's.
 
-        Raises CloudDenied and CloudUnavailable.
+        Raises CloudDenied, CloudUnavailable, and what `check` raises.
         """
         if role is None:
-            return self._own(account, check)
+            own = self.own_credentials()
+            if not self._own_account:
+                identity = _Caller(self, None, None, None, Call("sts", "get_caller_identity", None), check)
+                self._own_account = next(identity.pages())["Account"]
+            check_account(self._own_account, account.id)
+            return own
         key = (account.id, role)
         found = self._roles.get(key)
         if found is None:
 
             def assume() -> dict[str, Any]:
-                return self._assume(account, role, check)
+                return self._assume(account, role, _checks.get())
 
             renewed = botocore.credentials.DeferredRefreshableCredentials(assume, "assume-role")
             found = self._roles.setdefault(key, renewed)
-        found.get_frozen_credentials()  # assumes the role when it is due, here rather than deep inside of botocore
+        token = _checks.set(check)
+        try:
+            found.get_frozen_credentials()  # assumes the role when it is due, here rather than deep inside of botocore
+        finally:
+            _checks.reset(token)
         return found
 
-    def forget_credentials(self, account: Account, role: str | None) -> bool:
-        """After AWS called them expired. False: they are not ours to renew."""
-        return role is not None and self._roles.pop((account.id, role), None) is not None
+    def forget_credentials(self, account: Account, role: str, expired: botocore.credentials.Credentials) -> None:
+        """After AWS called these expired. Another call may have had that answer, and have renewed them already."""
+        if self._roles.get((account.id, role)) is expired:
+            self._roles.pop((account.id, role), None)
 
-    def _own(self, account: Account | None, check: Check) -> botocore.credentials.Credentials:
-        own: botocore.credentials.Credentials | None = self._session.get_credentials()
+    def own_credentials(self) -> botocore.credentials.Credentials:
+        """Those of this process, whosever they are. Raises CloudDenied."""
+        with _setup_is_right():
+            own: botocore.credentials.Credentials | None = self._session.get_credentials()
         if own is None:
             raise CloudDenied(_NO_CREDENTIALS)
-        if account is not None:
-            if not self._own_account:
-                identity = _Caller(self, None, None, None, Call("sts", "get_caller_identity", None), check)
-                self._own_account = next(identity.pages())["Account"]
-            check_account(self._own_account, account.id)
         return own
-
-    def own_credentials(self, check: Check) -> botocore.credentials.Credentials:
-        """Those of this process, whosever they are. Raises CloudDenied."""
-        return self._own(None, check)
 
     def _assume(self, account: Account, role: str, check: Check) -> dict[str, Any]:
         arn = f"arn:{self.settings.partition}:iam::{account.id}:role/{role}"
@@ -223,26 +232,31 @@ class _Caller:
         while True:
             self.check()
             began_s = time.monotonic()
-            failure = self._attempt(method, parameters)
+            credentials = self._credentials()
+            failure = self._attempt(method, parameters, credentials)
             if not isinstance(failure, _Failure):
                 return failure
             attempt += 1
-            if failure.kind is Kind.EXPIRED and self.account is not None and not renewed:
-                renewed = self.cloud.forget_credentials(self.account, self.role)
-                if renewed:
-                    continue
+            if failure.kind is Kind.EXPIRED and self.account is not None and self.role is not None and not renewed:
+                self.cloud.forget_credentials(self.account, self.role, credentials)
+                renewed = True
+                continue
             if failure.kind not in RETRIED or attempt >= attempts_max:
                 raise self._error(failure, attempt, began_s)
             self._pause(backoff_s(attempt, random.random()))
 
-    def _attempt(
-        self, method: Callable[..., dict[str, Any]], parameters: Mapping[str, Any]
-    ) -> dict[str, Any] | _Failure:
+    def _credentials(self) -> botocore.credentials.Credentials:
         if self.account is None:
-            credentials = self.cloud.own_credentials(self.check)
-        else:
-            credentials = self.cloud.credentials(self.account, self.role, self.check)
-        token = _signs.set(credentials)
+            return self.cloud.own_credentials()
+        return self.cloud.credentials(self.account, self.role, self.check)
+
+    def _attempt(
+        self,
+        method: Callable[..., dict[str, Any]],
+        parameters: Mapping[str, Any],
+        credentials: botocore.credentials.Credentials,
+    ) -> dict[str, Any] | _Failure:
+        signs, checks = _signs.set(credentials), _checks.set(self.check)
         try:
             return method(**parameters)
         except botocore.exceptions.ClientError as error:
@@ -257,7 +271,8 @@ class _Caller:
         except botocore.exceptions.BotoCoreError as error:  # an answer that botocore cannot parse, say
             return _Failure(Kind.FAILED, f"{type(error).__name__}: {error}")
         finally:
-            _signs.reset(token)
+            _signs.reset(signs)
+            _checks.reset(checks)
 
     def _pause(self, delay_s: float) -> None:
         until_s = time.monotonic() + delay_s
@@ -275,14 +290,16 @@ class _Caller:
                 if not self.cloud.is_enabled(self.account, self.role, self.region, began_s, self.check):
                     return RegionNotEnabled(self.region)
         if self.operation.operation == "assume_role":
+            external_id = self.cloud.settings.external_id
+            text = failure.text.replace(external_id.get_secret_value(), "…") if external_id else failure.text
             return CloudDenied(
-                f"The role {self.subject} cannot be assumed. {failure.text}. Create it there and let these credentials "
+                f"The role {self.subject} cannot be assumed. {text}. Create it there and let these credentials "
                 f"assume it, or name another with --role-name ({variable('aws', 'role_name')})."
             )
         if self.region is not None:
             return RegionDenied(
-                f"{where}: {failure.text}. The job fails, and its nodes stay. Allow the call, or leave the region out "
-                "with --region."
+                f"{where}: {failure.text}. The job fails, and its nodes stay. Allow the call; or leave the region out "
+                "with --region, which removes what is in the graph of it."
             )
         return CloudDenied(f"{where}: {failure.text}")
 
@@ -291,6 +308,15 @@ class _Caller:
         region = f" in {self.region}" if self.region else ""
         account = f", account {self.account.id}" if self.account else ""
         return f"{self.operation.service}:{name}{region}{account}"
+
+
+@contextmanager
+def _setup_is_right() -> Iterator[None]:
+    """What botocore finds wrong in the environment or the AWS configuration is a person's to mend."""
+    try:
+        yield
+    except botocore.exceptions.BotoCoreError as error:
+        raise CloudDenied(f"The AWS credentials or configuration of where this runs are not usable: {error}") from None
 
 
 def _sign(request: Any, **_: object) -> None:
@@ -309,5 +335,7 @@ def organization_accounts(settings: AwsSettings) -> tuple[Account, ...]:
     """
     call = Call("organizations", "list_accounts", "Accounts", page_size=20)
     pages = _Caller(AwsCloud(settings), None, None, None, call, _nobody_minds).pages()
-    found = [entry for page in pages for entry in page["Accounts"] if entry.get("Status") == "ACTIVE"]
+    found = [
+        entry for page in pages for entry in page["Accounts"] if entry.get("State", entry.get("Status")) == "ACTIVE"
+    ]
     return tuple(sorted((Account(id=entry["Id"], name=entry.get("Name")) for entry in found), key=lambda a: a.id))

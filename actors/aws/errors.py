@@ -55,7 +55,7 @@ def backoff_s(attempt: int, jitter: float) -> float:
     `jitter` is a random number of [0, 1). Full jitter spreads the callers of one bucket best (AWS Architecture Blog,
     "Exponential Backoff And Jitter").
     """
-    return jitter * min(DELAY_S_MAX, DELAY_S_MIN * 2.0**attempt)
+    return jitter * min(DELAY_S_MAX, DELAY_S_MIN * 2.0 ** min(attempt, 20))
 
 
 def said(code: str, message: str) -> str:
@@ -63,7 +63,7 @@ def said(code: str, message: str) -> str:
 
     Of an answer about signatures only the code: its message repeats what was signed.
     """
-    if code in {"SignatureDoesNotMatch", "IncompleteSignature"}:
+    if "signature" in code.lower():
         return code
     text = " ".join(message.partition("Encoded authorization failure message")[0].split()).strip()
     return f"{code}: {text[:_MESSAGE_MAX]}" if text else code

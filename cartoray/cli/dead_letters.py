@@ -92,7 +92,8 @@ def replay(
     """Send dead letters again to the topic they came from, as they were; they stay listed here.
 
     What was refused for a reason that is gone (a bug that is mended, a database that took no such value) is written
-    then. A run that counted it as failed is complete already: sync again to have its cleanup.
+    then. A run that counted it as failed is complete already: sync again to have its cleanup. Replay before newer runs
+    of the account, not after them: what an old message says goes over what they found.
     """
     kafka = settings().kafka
     if bool(letters) == all_:

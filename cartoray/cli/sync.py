@@ -42,7 +42,10 @@ ScopeOption = Annotated[
     list[str] | None, typer.Option("--scope", metavar="MODULE,…", help="modules to sync, e.g. ec2:instance; none: all")
 ]
 RegionOption = Annotated[
-    list[str] | None, typer.Option("--region", metavar="…", help="regions to sync; none: those enabled, per account")
+    list[str] | None,
+    typer.Option(
+        "--region", metavar="…", help="regions to sync; none: those enabled. What is in the graph of others is removed"
+    ),
 ]
 RoleOption = Annotated[
     str | None,
@@ -89,6 +92,7 @@ def sync(
     Admin(config.kafka).check()
     request = _request(
         config,
+        simulated=simulated,
         provider=provider,
         accounts=accounts,
         accounts_file=accounts_file,
@@ -126,9 +130,10 @@ def plan_command(
     from actors.modules import modules
 
     config = settings()
-    use_simulated_aws(config)
+    simulated = use_simulated_aws(config)
     request = _request(
         config,
+        simulated=simulated,
         provider=provider,
         accounts=accounts,
         accounts_file=accounts_file,
@@ -177,6 +182,7 @@ def publish(kafka: KafkaSettings, run: Run, jobs: tuple[Job, ...]) -> None:
 def _request(
     config: Settings,
     *,
+    simulated: bool,
     provider: str,
     accounts: list[str] | None,
     accounts_file: Path | None,
@@ -189,7 +195,7 @@ def _request(
         raise UsageError(f"--provider {provider}: this release syncs aws.")
     if sum((bool(accounts), accounts_file is not None, organization)) != 1:
         raise UsageError("Give one of --account ID (repeatable), --accounts-file F and --organization.")
-    role = role_name or config.aws.role_name or config.simulated_aws.role_name
+    role = role_name or config.aws.role_name or (config.simulated_aws.role_name if simulated else None)
     if accounts_file is not None:
         chosen = read_accounts(accounts_file)
     elif organization:

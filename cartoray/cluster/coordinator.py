@@ -38,11 +38,11 @@ class Coordinator:
 
     def __init__(self, settings: KafkaSettings, follow_ups: Mapping[str, FollowUps]) -> None:
         self._settings, self._follow_ups = settings, follow_ups
-        self._runs = Runs()
-        self._published: set[str] = set()
 
     def run(self, stop: threading.Event) -> None:
-        """Raises KafkaUnavailable when the client cannot go on."""
+        """Raises KafkaUnavailable when the client cannot go on, or a step was not taken; it may be called again."""
+        self._runs = Runs()
+        self._published: set[str] = set()
         names = topics(self._settings)
         follower = Follower(self._settings, names.events.name, "cartoray-coordinator")
         publisher = Publisher(self._settings, "cartoray-coordinator")
@@ -63,8 +63,9 @@ class Coordinator:
             publisher.close()
 
     def _publish_owed(self, run_id: str, publisher: Publisher, topic: str) -> None:
-        for step in self._runs.states[run_id].owed(self._follow_ups):
-            if step.step_id not in self._published:
-                publisher.publish(topic, step.account_id.encode(), encode_step(step), step_headers(step))
-                self._published.add(step.step_id)
-                log.info("step_published step=%s", step.step_id)
+        owed = [s for s in self._runs.states[run_id].owed(self._follow_ups) if s.step_id not in self._published]
+        reports = [publisher.publish(topic, s.account_id.encode(), encode_step(s), step_headers(s)) for s in owed]
+        for step, report in zip(owed, reports, strict=True):
+            report.result()
+            self._published.add(step.step_id)
+            log.info("step_published step=%s", step.step_id)

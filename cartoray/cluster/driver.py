@@ -41,6 +41,7 @@ from ingestion.writer import check_graph
 
 log = logging.getLogger(__name__)
 _TICK_S = 0.25
+_ASK_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,11 @@ class Serving:
 def _ray(cpus: int, *, dashboard: bool) -> Iterator[tuple[str, str]]:
     """Joins the Ray cluster that RAY_ADDRESS names, else starts a local one for as long as the block lasts."""
     if os.environ.get("RAY_ADDRESS"):
-        context: Any = ray.init(namespace=NAMESPACE, logging_level=logging.WARNING)
+        try:
+            context: Any = ray.init(namespace=NAMESPACE, logging_level=logging.WARNING)
+        except (ConnectionError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise StackError(f"Ray at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS) cannot be joined: {reason}") from None
         session = None
     else:
         context = ray.init(
@@ -123,7 +128,9 @@ class Driver:
                     coordinator.run(ended)
                 except CartorayError as error:  # Kafka went away: it reads everything again when it is back
                     log.warning("coordinator_restarts reason=%s", error)
-                    ended.wait(1)
+                except Exception:  # without it no run would ever be complete
+                    log.exception("coordinator_restarts")
+                ended.wait(1)
 
         thread = threading.Thread(target=keep_running, name="coordinator", daemon=True)
         thread.start()
@@ -134,8 +141,13 @@ class Driver:
             thread.join(self._settings.kafka.timeout_s)
 
     def _supervise(self, pools: tuple[Pool, ...], stop: threading.Event) -> None:
+        asked_s = time.monotonic()
         while not stop.is_set():
             self._turn(pools)
+            if time.monotonic() - asked_s > _ASK_EVERY_S:
+                asked_s = time.monotonic()
+                for pool in pools:
+                    pool.tell_troubles()
             for pool in pools:
                 if (slot := pool.membership.given_up) is not None:
                     raise StackError(
@@ -154,7 +166,7 @@ class Driver:
             references[reference].ended(reference)
 
     def _drain(self, pools: tuple[Pool, ...]) -> None:
-        """Intel first stops taking jobs; both finish what is under way within the larger of their budgets."""
+        """Both stop taking more and finish what is under way, within the larger of their budgets."""
         deadline = time.monotonic() + max(self._settings.intel.drain_s, self._settings.ingestion.drain_s) + 2
         for pool in pools:
             pool.drain()

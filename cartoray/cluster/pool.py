@@ -17,6 +17,7 @@ from cartoray.member import Member
 
 log = logging.getLogger(__name__)
 NAMESPACE = "cartoray"
+_ANSWER_S = 1.0
 
 
 def _now_ms() -> int:
@@ -36,6 +37,7 @@ class Pool:
         self._directory = directory.resolve()
         self._handles: dict[int, Any] = {}
         self._runs: dict[Any, int] = {}  # reference of the run task → slot
+        self._troubles: dict[int, str] = {}  # slot → what was told last
 
     def references(self) -> list[Any]:
         return list(self._runs)
@@ -91,14 +93,16 @@ class Pool:
         self._handles.clear()
         self._runs.clear()
 
-    def statuses(self, timeout_s: float) -> list[dict[str, Any]]:
-        """What the members say of themselves, of those that answer within `timeout_s`."""
-        asked = [handle.status.remote() for handle in self._handles.values()]
-        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
-        answers = []
+    def tell_troubles(self) -> None:
+        """Logs what members say that keeps them from working, such as a Neo4j that is away, when it changes."""
+        asked = {handle.status.remote(): slot for slot, handle in self._handles.items()}
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S) if asked else ([], [])
         for reference in ready:
             try:
-                answers.append(ray.get(reference))
+                trouble = ray.get(reference).get("trouble", "")
             except RayError:  # it died between the question and the answer: `ended` will see it
                 continue
-        return answers
+            slot = asked[reference]
+            if trouble != self._troubles.get(slot, ""):
+                log.warning("member_trouble pool=%s slot=%d reason=%s", self.name, slot, trouble or "none any more")
+            self._troubles[slot] = trouble

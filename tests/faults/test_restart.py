@@ -18,12 +18,12 @@ import psutil
 import pytest
 from parity.graph import Graph, compare, scope_of, snapshot
 from support.commands import Done, Workers, alive, cartoray, environment, serving, wait_for
-from support.databases import empty, open_graph, run
+from support.databases import empty, open_graph, run, wipe
 
 from actors.modules import modules
 from cartoray.cluster.coordinator import read_event
 from cartoray.completion import JobState, RunState
-from cartoray.events import Event, JobEnded, JobStarted, RunPlanned
+from cartoray.events import Event, JobEnded, JobStarted, run_of
 from cartoray.kafka import read_all
 from cartoray.settings import Settings
 from cartoray.stack.simulated_aws import SimulatedAws
@@ -47,9 +47,9 @@ SHOW TRANSACTIONS YIELD status, clientAddress WHERE status STARTS WITH 'Blocked'
 """
 
 
-@dataclass
-class Scenario:
-    """One sync, over a graph with old content, by workers of its own on topics of its own."""
+@dataclass(frozen=True)
+class Crew:
+    """Workers that serve all scenarios until one of them kills the driver."""
 
     settings: Settings
     aws: SimulatedAws
@@ -57,19 +57,25 @@ class Scenario:
     folder: Path
     environment: dict[str, str]
     workers: Workers
+
+
+@dataclass(frozen=True)
+class Scenario(Crew):
+    """One sync, over a graph with old content."""
+
+    before: frozenset[str]  # runs that were there
     done: Future[Done]
 
     # --- what is seen ---
 
     def events(self) -> list[Event]:
-        name = topics(self.settings.kafka).events.name
-        return [read_event(message) for message in read_all(self.settings.kafka, name)]
+        """Of this run, as far as it is planned."""
+        return [event for event in _events(self.settings) if run_of(event) not in self.before]
 
     def state(self) -> RunState:
-        """Of the only run there is."""
         events = self.events()
-        state = RunState(next((event.run.run_id for event in events if isinstance(event, RunPlanned)), ""))
-        for event in events if state.run_id else ():
+        state = RunState(run_of(events[0]) if events else "")
+        for event in events:
             state.apply(event)
         return state
 
@@ -143,7 +149,7 @@ class Scenario:
     # --- the end ---
 
     def complete(self) -> Graph:
-        """The graph, after the sync has ended by itself and well, and the workers when they were asked to."""
+        """The graph, after the sync has ended by itself and well."""
         result = self.done.result().expect(0).result
         assert result["state"] == "complete"
         assert result["jobs"]["landed"] == result["jobs"]["total"] == len(self.aws.accounts) * len(modules())
@@ -151,38 +157,48 @@ class Scenario:
             return snapshot(session, SCOPE, result["update_tag"])
 
 
-@contextlib.contextmanager
-def scenario(name: str, settings: Settings, aws: SimulatedAws, folder: Path, held: Sequence[str]) -> Iterator[Scenario]:
-    kafka = settings.kafka.model_copy(update={"topic_prefix": f"restart-{name}."})
-    settings = settings.model_copy(update={"kafka": kafka})
-    variables = environment(settings, aws, CARTORAY_INTEL_ACTORS="2", CARTORAY_INGESTION_ACTORS="2")
-    regions = [word for region in aws.regions for word in ("--region", region)]
-    command = ("sync", "--organization", *regions, "--json")
-    with open_graph(settings.neo4j) as graph, contextlib.ExitStack() as stack:
+def _events(settings: Settings) -> list[Event]:
+    return [read_event(message) for message in read_all(settings.kafka, topics(settings.kafka).events.name)]
+
+
+@pytest.fixture(scope="module")
+def crew(
+    stack_settings: Settings, simulated_aws: SimulatedAws, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Crew]:
+    kafka = stack_settings.kafka.model_copy(update={"topic_prefix": "restart."})
+    settings = stack_settings.model_copy(update={"kafka": kafka})
+    variables = environment(settings, simulated_aws, CARTORAY_INTEL_ACTORS="2", CARTORAY_INGESTION_ACTORS="2")
+    folder = tmp_path_factory.mktemp("restart")
+    with open_graph(settings.neo4j) as graph:
         empty(graph)
-        assert run(graph, _STALE, accounts=list(aws.accounts))
-        workers = stack.enter_context(serving(variables, folder / name))
-        pool = stack.enter_context(ThreadPoolExecutor(1))
-        stack.callback(aws.faults, hang=[])
-        hang = [{"account": account, "region": HELD_REGION, "action": "ec2:*"} for account in held]
-        aws.faults(hang=hang)
-        done = pool.submit(cartoray, *command, environment=variables, folder=folder / name)
-        yield Scenario(settings, aws, graph, folder / name, variables, workers, done)
-        assert done.done()
+        with serving(variables, folder) as workers:
+            yield Crew(settings, simulated_aws, graph, folder, variables, workers)
+
+
+@contextlib.contextmanager
+def scenario(crew: Crew, held: Sequence[str] = ()) -> Iterator[Scenario]:
+    regions = [word for region in crew.aws.regions for word in ("--region", region)]
+    command = ("sync", "--organization", *regions, "--json")
+    before = frozenset(run_of(event) for event in _events(crew.settings))
+    wipe(crew.graph)
+    assert run(crew.graph, _STALE, accounts=list(crew.aws.accounts))
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            hang = [{"account": account, "region": HELD_REGION, "action": "ec2:*"} for account in held]
+            crew.aws.faults(hang=hang)
+            done = pool.submit(cartoray, *command, environment=crew.environment, folder=crew.folder)
+            yield Scenario(**vars(crew), before=before, done=done)
+            assert done.done()
+        finally:
+            crew.aws.faults(hang=[])
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("restart")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(stack_settings: Settings, simulated_aws: SimulatedAws, folder: Path) -> Graph:
+def undisturbed(crew: Crew) -> Graph:
     """The graph of a run without faults."""
-    with scenario("undisturbed", stack_settings, simulated_aws, folder, held=()) as one:
+    with scenario(crew) as one:
         graph = one.complete()
         assert all(len(attempts) == 1 for attempts in one.attempts().values())
-        assert one.workers.stop() == 0
     assert len(graph.nodes) > 500
     assert not any("gone" in str(identity) for identity in graph.nodes)
     return graph
@@ -198,33 +214,30 @@ def assert_replaced(workers: Workers, title: str, victim: psutil.Process) -> Non
     wait_for(lambda: len(workers.named(title)) == 2, f"another {title} in the place of the killed one")
 
 
-def test_a_run_completes_when_an_intel_actor_is_killed_with_calls_in_flight(
-    stack_settings: Settings, simulated_aws: SimulatedAws, folder: Path, undisturbed: Graph
-) -> None:
-    held = simulated_aws.accounts[1:]
-    with scenario("intel", stack_settings, simulated_aws, folder, held) as one:
+def test_a_run_completes_when_an_intel_actor_is_killed_with_calls_in_flight(crew: Crew, undisturbed: Graph) -> None:
+    held = crew.aws.accounts[1:]
+    with scenario(crew, held) as one:
         one.wait_until_only_held_jobs_are_open(held)
         victim, interrupted = one.busiest_intel_actor()
         assert interrupted
         victim.kill()
         wait_for(lambda: not alive(victim), "the actor's end")
-        simulated_aws.faults(hang=[])
+        crew.aws.faults(hang=[])
         found = one.complete()
         attempts = one.attempts()
         assert all(len(attempts[job]) > 1 for job in interrupted), "the killed actor's jobs were not taken again"
         assert_replaced(one.workers, "ray::IntelActor", victim)
-        assert one.workers.stop() == 0
     assert_same(undisturbed, found)
 
 
 def test_a_run_completes_when_an_ingestion_actor_is_killed_inside_of_a_transaction(
-    stack_settings: Settings, simulated_aws: SimulatedAws, folder: Path, undisturbed: Graph
+    crew: Crew, undisturbed: Graph
 ) -> None:
-    held = simulated_aws.accounts[1:]
-    with scenario("ingestion", stack_settings, simulated_aws, folder, held) as one:
+    held = crew.aws.accounts[1:]
+    with scenario(crew, held) as one:
         one.wait_until_only_held_jobs_are_open(held)
         with one.accounts_locked(held):
-            simulated_aws.faults(hang=[])
+            crew.aws.faults(hang=[])
             victim = one.wait_for_blocked_writers()[0]
             landed = one.state().rows_landed
             victim.kill()
@@ -232,15 +245,12 @@ def test_a_run_completes_when_an_ingestion_actor_is_killed_inside_of_a_transacti
         found = one.complete()
         assert one.state().rows_landed > landed
         assert_replaced(one.workers, "ray::IngestionActor", victim)
-        assert one.workers.stop() == 0
     assert_same(undisturbed, found)
 
 
-def test_a_run_completes_when_the_driver_is_killed_and_started_again(
-    stack_settings: Settings, simulated_aws: SimulatedAws, folder: Path, undisturbed: Graph
-) -> None:
-    held = simulated_aws.accounts[1:]
-    with scenario("driver", stack_settings, simulated_aws, folder, held) as one:
+def test_a_run_completes_when_the_driver_is_killed_and_started_again(crew: Crew, undisturbed: Graph) -> None:
+    held = crew.aws.accounts[1:]
+    with scenario(crew, held) as one:
         one.wait_until_only_held_jobs_are_open(held)
         with one.accounts_locked(held):
             one.hold_calls(held[1:])
@@ -250,7 +260,7 @@ def test_a_run_completes_when_the_driver_is_killed_and_started_again(
             one.workers.kill()
             wait_for(lambda: not one.workers.look(), "Ray's processes to follow the driver")
         assert not one.done.done(), "the run was over before the driver was killed"
-        simulated_aws.faults(hang=[])
+        crew.aws.faults(hang=[])
         with serving(one.environment, one.folder) as again:
             found = one.complete()
             attempts = one.attempts()

@@ -108,8 +108,8 @@ def refusal(kind: type[Exception], attempt: Callable[[], object]) -> str:
 
 
 def test_the_pattern_of_secrets_finds_those_of_this_test(aws: SimulatedAws) -> None:
-    held = cloud_of(aws).credentials(account(aws, 1), aws.role_name, carry_on).get_frozen_credentials()
-    assert all(SECRET.search(f"said {secret}.") for secret in (held.access_key, held.secret_key, held.token))
+    held = boto3.client("sts").assume_role(RoleArn=aws.role_arn(aws.accounts[1]), RoleSessionName="test")["Credentials"]
+    assert all(SECRET.search(f"said {secret}.") for secret in held.values() if isinstance(secret, str))
     assert not SECRET.search(f"The role {aws.role_arn(aws.accounts[1])} cannot be assumed.")
 
 
@@ -315,9 +315,9 @@ class SlowClock(AwsCloud):
 
 def ended_session(aws: SimulatedAws, cloud: AwsCloud, of: Account) -> None:
     """Leaves `cloud` with a session that AWS has ended; the next one will last."""
-    aws.faults(session_s=1)
-    cloud.credentials(of, aws.role_name, carry_on)
-    time.sleep(2.1)  # AWS counts whole seconds
+    aws.faults(session_s=2)
+    items(cloud, of, None, IDENTITY)
+    time.sleep(3.1)  # AWS counts whole seconds
     aws.faults(session_s=3600)
     aws.forget_calls()
 
@@ -340,10 +340,9 @@ def test_two_calls_whose_session_expired_at_once_are_both_renewed(aws: Simulated
                 have_it.wait(30)
             return found
 
-        def forget_credentials(self, *arguments: Any) -> bool:
-            forgotten = super().forget_credentials(*arguments)
+        def forget_credentials(self, *arguments: Any) -> None:
+            super().forget_credentials(*arguments)
             forgot_it.wait(30)
-            return forgotten
 
     cloud, me = AtOnce(AwsSettings(role_name=aws.role_name)), account(aws, 1)
     ended_session(aws, cloud, me)

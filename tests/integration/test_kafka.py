@@ -7,8 +7,9 @@ import uuid
 from collections.abc import Callable
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
-from cartoray.errors import KafkaUnavailable, SettingError
+from cartoray.errors import KafkaUnavailable, RowRejected, SettingError
 from cartoray.kafka import Admin, Follower, GroupConsumer, Publisher, read_all, read_at
 from cartoray.messages import Message
 from cartoray.settings import KafkaSettings, Settings
@@ -45,6 +46,30 @@ def test_topics_are_created_once_and_checked_when_present(kafka: KafkaSettings) 
         admin.ensure([Topic(names.events.name, 1, {"cleanup.policy": "delete"})])
     with pytest.raises(SettingError, match="CARTORAY_KAFKA_MESSAGE_BYTES_MAX"):
         admin.ensure([Topic(names.jobs.name, 1, {"cleanup.policy": "delete", "max.message.bytes": "90000000"})])
+    longer = topics(kafka.model_copy(update={"retention_hours": kafka.retention_hours + 1}))
+    with pytest.raises(SettingError, match="CARTORAY_KAFKA_RETENTION_HOURS"):
+        admin.ensure([longer.data])
+
+
+def test_a_message_that_was_not_taken_is_told_by_its_report_and_by_the_flush(kafka: KafkaSettings) -> None:
+    """Otherwise a run would be called published whose jobs are nowhere."""
+    publisher = Publisher(kafka.model_copy(update={"delivery_timeout_s": 1}), "test")
+    lost = publisher.publish("no-such-topic", b"k", b"v")
+    with pytest.raises(KafkaUnavailable):
+        publisher.flush()
+    with pytest.raises(KafkaUnavailable):
+        lost.result(30)
+    publisher.publish(topics(kafka).data.name, b"k", b"v").result(30)
+    publisher.close()  # told once
+
+
+def test_a_message_that_is_too_large_is_refused_before_it_is_sent(kafka: KafkaSettings) -> None:
+    publisher = Publisher(kafka, "test")
+    with pytest.raises(RowRejected, match="CARTORAY_KAFKA_MESSAGE_BYTES_MAX"):
+        publisher.publish(topics(kafka).data.name, b"k", b"v" * 2_000_000)
+    publisher.close()
+    with pytest.raises(KafkaUnavailable):
+        publisher.publish(topics(kafka).data.name, b"k", b"v")
 
 
 def test_what_was_published_is_read_in_order_with_its_headers(kafka: KafkaSettings) -> None:
@@ -113,6 +138,50 @@ def test_what_was_not_committed_is_delivered_again(kafka: KafkaSettings) -> None
     assert [message.value for message in first] == [message.value for message in again]
     publish(kafka, topics(kafka).data.name, 1)
     assert [message.value for message in consume(kafka, lambda read: len(read) == 1, commit=True)] == [b"0"]
+
+
+def test_what_could_not_be_committed_is_committed_with_the_next_poll(
+    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member of a topic that is idle would otherwise do again what it has done."""
+    publish(kafka, topics(kafka).data.name, 2)
+    monkeypatch.setattr("cartoray.kafka._COMMIT_AGAIN_S", 0)
+    consumer = GroupConsumer(
+        kafka,
+        topic=topics(kafka).data.name,
+        group=f"{kafka.topic_prefix}group",
+        name="test",
+        on_assigned=lambda _: None,
+        on_revoked=lambda _: None,
+    )
+    read: list[Message] = []
+    while len(read) < 2:
+        if message := consumer.poll(0.2):
+            read.append(message)
+    real = consumer._consumer.commit
+    answers = iter([KafkaException(KafkaError(KafkaError.REQUEST_TIMED_OUT))])
+
+    def commit(**arguments: object) -> object:
+        for error in answers:
+            raise error
+        return real(**arguments)
+
+    consumer._consumer = _Instead(consumer._consumer, commit)  # type: ignore[assignment]
+    assert not consumer.commit({read[-1].partition: read[-1].offset + 1})
+    assert consumer.poll(0.2) is None
+    consumer.close()
+    publish(kafka, topics(kafka).data.name, 1)
+    assert len(consume(kafka, bool, commit=True)) == 1
+
+
+class _Instead:
+    """A client of the library with another `commit`."""
+
+    def __init__(self, real: object, commit: Callable[..., object]) -> None:
+        self._real, self.commit = real, commit
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
 
 
 def test_a_broker_that_is_not_there_is_one_clear_line() -> None:

@@ -69,7 +69,12 @@ def test_a_submitted_driver_joins_the_cluster_serves_and_drains_when_it_is_stopp
     kafka = stack_settings.kafka.model_copy(update={"topic_prefix": "ray-job."})
     variables = environment(stack_settings.model_copy(update={"kafka": kafka}), simulated_aws)
     # the workers' settings are those of the nodes; what the job's submitter has in its environment plays no part
-    nodes = variables | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "RAY_JOB_STOP_WAIT_TIME_S": "30"}
+    # and the head listens on loopback only, which Ray does by itself where it thinks of no cluster
+    nodes = (
+        variables
+        | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "RAY_JOB_STOP_WAIT_TIME_S": "30"}
+    )
     with ray_cluster(nodes) as address:
         client = connected(address)
         job = client.submit_job(entrypoint="cartoray serve", metadata={"job_name": "cartoray"})

@@ -11,10 +11,16 @@ def open_graph(settings: Neo4jSettings) -> neo4j.Driver:
     return neo4j.GraphDatabase.driver(settings.uri, auth=(settings.user, settings.password.get_secret_value()))
 
 
-def empty(driver: neo4j.Driver) -> None:
-    """Removes everything from the driver's database: nodes, constraints and indexes."""
+def wipe(driver: neo4j.Driver) -> None:
+    """Removes all nodes. Workers that run go on with the constraints that they have made."""
     with driver.session() as session:
         session.run("MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 5000 ROWS").consume()
+
+
+def empty(driver: neo4j.Driver) -> None:
+    """Removes everything from the driver's database: nodes, constraints and indexes."""
+    wipe(driver)
+    with driver.session() as session:
         for name in session.run("SHOW CONSTRAINTS YIELD name").value():
             session.run(f"DROP CONSTRAINT `{name}`").consume()
         for name in session.run("SHOW INDEXES YIELD name, type WHERE type <> 'LOOKUP' RETURN name").value():

@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cartoray.completion import FollowUp, FollowUps, JobState, Outcome, RunState
+from cartoray.completion import DEFERRALS_PER_STEP, FollowUp, FollowUps, JobState, Outcome, RunState
 from cartoray.events import (
     BatchLanded,
     Deferral,
@@ -22,6 +22,7 @@ from cartoray.events import (
 )
 from cartoray.jobs import Account, Run, job_id
 from cartoray.steps import CleanupNodes, DeriveLinks, Settle
+from cartoray.wire import encode_step
 
 A, B = "111111111111", "222222222222"
 RUN = Run(
@@ -173,8 +174,39 @@ def test_deferred_relationships_are_settled_after_all_jobs_and_before_links_are_
     deferral = Deferral(partition=3, offset=44, relationship=1, rows=7)
     events = [event for event in everything() if event != landed(A, "x", 0)]
     state = state_after(*planned(), *events, landed(A, "x", 0, deferrals=(deferral,)))
-    settle = next(step for step in state.owed(FOLLOW_UPS) if "/settle/" in step.step_id and step.account_id == A)
-    assert settle.actions == (Settle(deferrals=(deferral,)), DeriveLinks(schema_path="d"))
+    owed = [step for step in state.owed(FOLLOW_UPS) if "/cleanup/" not in step.step_id and step.account_id == A]
+    assert [step.actions for step in owed] == [(Settle(deferrals=(deferral,)),), (DeriveLinks(schema_path="d"),)]
+
+
+@given(st.randoms(use_true_random=False))
+def test_of_two_attempts_that_landed_everybody_counts_the_same(chance: random.Random) -> None:
+    """Killed between its end and the commit of its offset, a job is done twice, and what it defers stands twice."""
+    twice = [
+        event
+        for attempt in ("a1", "a2")
+        for event in (
+            ended(A, "x", attempt=attempt),
+            landed(
+                A,
+                "x",
+                0,
+                attempt=attempt,
+                deferrals=(Deferral(partition=0, offset=len(attempt), relationship=1, rows=int(attempt[1])),),
+            ),
+        )
+    ]
+    events = [*planned(), *everything(), *twice]
+    ordered = [step.step_id for step in state_after(*events).owed(FOLLOW_UPS)]
+    chance.shuffle(events)
+    assert [step.step_id for step in state_after(*events).owed(FOLLOW_UPS)] == ordered
+
+
+def test_many_deferred_relationships_are_many_steps_of_a_bounded_size() -> None:
+    deferrals = tuple(Deferral(partition=0, offset=at, relationship=1, rows=1) for at in range(3 * DEFERRALS_PER_STEP))
+    state = state_after(*planned(), *everything(), landed(A, "x", 0, deferrals=deferrals))
+    steps = [step for step in state.owed(FOLLOW_UPS) if "/settle/" in step.step_id]
+    assert len(steps) == len({step.step_id for step in steps}) == 3
+    assert max(len(encode_step(step)) for step in steps) < 20_000
 
 
 def test_a_run_whose_publication_was_cut_off_owes_nothing() -> None:

@@ -97,6 +97,10 @@ def test_what_aws_encodes_for_its_own_decoder_is_left_out() -> None:
     assert said("UnauthorizedOperation", ENCODED) == "UnauthorizedOperation"
 
 
+def test_a_long_answer_is_cut() -> None:
+    assert said("Code", "x" * 1_000) == f"Code: {'x' * 300}"
+
+
 @given(st.text(max_size=600), st.booleans())
 def test_whatever_aws_says_is_one_short_line(message: str, encoded: bool) -> None:  # noqa: FBT001
     text = said("Code", f"{message}{ENCODED}" if encoded else message)

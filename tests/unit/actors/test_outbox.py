@@ -137,14 +137,6 @@ def test_who_holds_too_much_waits_until_it_may_publish() -> None:
     assert [sequence for sequence, _ in kafka.sent] == [0, 1, 2]
 
 
-def test_what_was_sent_counts_no_longer_as_held() -> None:
-    kafka = Kafka()
-    box = outbox(kafka, limit=10)
-    for sequence in range(5):
-        box.publish(header(sequence), b"12345678")
-    assert len(kafka.sent) == 5
-
-
 @pytest.mark.parametrize("held", ["too much", "little"])
 def test_a_job_that_nobody_wants_stops_waiting_and_sends_nothing(held: str) -> None:
     kafka, earlier, waiting = Kafka(), Future[None](), Waiting()

@@ -28,6 +28,7 @@ from cartoray.events import (
     JobEnded,
     JobStarted,
     MessageRefused,
+    QueryLanded,
     RunPlanned,
     RunPublished,
     StepLanded,
@@ -38,6 +39,9 @@ from cartoray.jobs import Run, job_id
 from cartoray.steps import Action, Settle, Step
 
 DEFERRALS_PER_STEP = 200  # one step reads so many messages again in one go
+
+
+_OfAttempt = JobStarted | JobEnded | BatchLanded | QueryLanded | MessageRefused
 
 
 class JobState(StrEnum):
@@ -132,21 +136,22 @@ class RunState:
                 self.published = True
             case StepLanded():
                 self.steps.setdefault(event.step_id, event)
-            case JobStarted():
-                self._attempt(event)
+            case _:
+                self._apply_to_attempt(event)
+                self._refresh(event.job_id)
+
+    def _apply_to_attempt(self, event: _OfAttempt) -> None:
+        attempt = self._attempts.setdefault(event.job_id, {}).setdefault(event.attempt, _Attempt())
+        match event:
             case JobEnded():
-                self._attempt(event).ended = event
+                attempt.ended = event
             case BatchLanded():
-                attempt = self._attempt(event)
                 attempt.landed.update(zip(event.sequences, event.rows, strict=True))
                 attempt.deferrals.update(event.deferrals)
+            case QueryLanded():
+                attempt.landed[event.sequence] = 0
             case MessageRefused():
-                self._attempt(event).refused[event.sequence] = event.reason
-        if isinstance(event, JobStarted | JobEnded | BatchLanded | MessageRefused):
-            self._refresh(event.job_id)
-
-    def _attempt(self, event: JobStarted | JobEnded | BatchLanded | MessageRefused) -> _Attempt:
-        return self._attempts.setdefault(event.job_id, {}).setdefault(event.attempt, _Attempt())
+                attempt.refused[event.sequence] = event.reason
 
     def _plan(self, run: Run) -> None:
         if self.run is not None:

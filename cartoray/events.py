@@ -6,6 +6,7 @@ state (see `cartoray.completion`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -105,6 +106,23 @@ class MessageRefused(Frozen):
     reason: str
 
 
+class QueryLanded(Frozen):
+    """A query of an attempt was run. `counters` are Neo4j's that are not 0; `answer` is what it returned.
+
+    `answer`: JSON of `cartoray.queries`, a list of records, each the values in the order of `keys`.
+    """
+
+    kind: Literal["query_landed"] = "query_landed"
+    run_id: str
+    job_id: JobId
+    attempt: str
+    sequence: int
+    at_ms: int
+    counters: Mapping[str, int] = Field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    answer: str = "[]"
+
+
 class StepLanded(Frozen):
     """A cleanup or settle step of the run is in Neo4j; with a `reason`, it cannot be done, and that is why."""
 
@@ -120,7 +138,7 @@ class StepLanded(Frozen):
 
 
 Event = Annotated[
-    RunPlanned | RunPublished | JobStarted | JobEnded | BatchLanded | MessageRefused | StepLanded,
+    RunPlanned | RunPublished | JobStarted | JobEnded | BatchLanded | QueryLanded | MessageRefused | StepLanded,
     Field(discriminator="kind"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
@@ -139,7 +157,7 @@ def key_of(event: Event) -> str:
             what = f"{event.job_id}/{event.attempt}"
         case BatchLanded():
             what = f"{event.job_id}/{event.attempt}/{','.join(map(str, event.sequences))}"
-        case MessageRefused():
+        case MessageRefused() | QueryLanded():
             what = f"{event.job_id}/{event.attempt}/{event.sequence}"
         case StepLanded():
             what = event.step_id

@@ -13,7 +13,7 @@ REGION = r"^[a-z]{2,5}(-[a-z]+)+-\d$"  # us-east-1, us-gov-west-1, eusc-de-east-
 
 AccountId = Annotated[str, Field(pattern=ACCOUNT_ID)]
 Region = Annotated[str, Field(pattern=REGION)]
-JobId = Annotated[str, Field(pattern=r"^[^/]+/\d{12}/[^/]+$")]  # as `job_id` makes them
+JobId = Annotated[str, Field(pattern=r"^[^/]+/[^/]+/[^/]+$")]  # as `job_id` makes them
 Provider = Literal["aws"]
 
 

@@ -370,9 +370,12 @@ class GroupConsumer:
 
 
 class Follower:
-    """Reads a whole topic from its beginning, without a group: a view that can be rebuilt at any time."""
+    """Reads a whole topic, without a group: a view that can be rebuilt at any time.
 
-    def __init__(self, settings: KafkaSettings, topic: str, name: str) -> None:
+    From its beginning; or, `from_end`, what is published from now on.
+    """
+
+    def __init__(self, settings: KafkaSettings, topic: str, name: str, *, from_end: bool = False) -> None:
         self._settings = settings
         self._ends = Admin(settings).end_offsets(topic)
         self._consumer = Consumer(
@@ -390,8 +393,10 @@ class Follower:
         )
         with contextlib.suppress(KafkaException):  # without it, the first fetch waits a second for metadata
             self._consumer.list_topics(topic, timeout=settings.timeout_s)
-        self._behind = {partition for partition, end in self._ends.items() if end > 0}
-        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in self._ends])
+        self._behind = set() if from_end else {partition for partition, end in self._ends.items() if end > 0}
+        self._consumer.assign(
+            [TopicPartition(topic, at, end if from_end else OFFSET_BEGINNING) for at, end in self._ends.items()]
+        )
 
     @property
     def caught_up(self) -> bool:

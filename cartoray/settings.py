@@ -49,6 +49,9 @@ class KafkaSettings(_Group):
     message_bytes_max: int = Field(
         900_000, ge=10_000, le=50_000_000, description="of one graph_data message; the broker's own default is 1 MiB"
     )
+    signing_key: SecretStr | None = Field(
+        None, description="of the queries on graph_data: with it, workers run none that lacks its signature"
+    )
     timeout_s: float = Field(10, gt=0, description="for a broker to answer before it counts as unreachable")
     delivery_timeout_s: float = Field(
         120, gt=0, description="until a message that Kafka never acknowledged is an error"

@@ -6,14 +6,15 @@ every batch is validated in full before a value is read (with pyarrow 26 a wrong
 process). Extension types, dictionaries and pickles are refused.
 
     header        value                                       on
-    kind          rows | step                                 both
-    version       1                                           both
-    run, tag      run id, update tag (decimal)                both
-    job, attempt  who published it                            rows
-    sequence      0 … n-1 inside the attempt (decimal)        rows
+    kind          rows | step | query                         all
+    version       1                                           all
+    run, tag      run id, update tag (decimal)                all
+    job, attempt  who published it                            rows, query
+    sequence      0 … n-1 inside the attempt (decimal)        rows, query
     schema        path of the node schema                     rows
     constants     JSON: the values that all rows share        rows
     step          step id                                     step
+    signature     see `cartoray.queries`                      query, where a signing key is set
 """
 
 from __future__ import annotations
@@ -53,14 +54,20 @@ _UTC = pa.timestamp("us", tz="+00:00")  # read back as datetime.timezone.utc, wh
 
 
 @dataclass(frozen=True)
-class RowsHeader:
-    """What a message of rows feeds, and whose it is."""
+class Origin:
+    """Whose a message is: number `sequence` of an attempt."""
 
     run_id: str
     update_tag: int
     job_id: str
     attempt: str
     sequence: int
+
+
+@dataclass(frozen=True)
+class RowsHeader(Origin):
+    """What a message of rows feeds, and whose it is."""
+
     schema: str
     constants: Mapping[str, str | int | bool | None]
 
@@ -231,15 +238,25 @@ def _field(metadata: bytes, table: int, number: int) -> int | None:
 
 def rows_headers(header: RowsHeader) -> Headers:
     return [
-        ("kind", b"rows"),
-        ("version", str(FORMAT_VERSION).encode()),
-        ("run", header.run_id.encode()),
-        ("tag", str(header.update_tag).encode()),
-        ("job", header.job_id.encode()),
-        ("attempt", header.attempt.encode()),
-        ("sequence", str(header.sequence).encode()),
+        *_origin_headers("rows", header),
         ("schema", header.schema.encode()),
         ("constants", json.dumps(dict(header.constants), sort_keys=True).encode()),
+    ]
+
+
+def query_headers(origin: Origin) -> Headers:
+    return _origin_headers("query", origin)
+
+
+def _origin_headers(kind: str, origin: Origin) -> Headers:
+    return [
+        ("kind", kind.encode()),
+        ("version", str(FORMAT_VERSION).encode()),
+        ("run", origin.run_id.encode()),
+        ("tag", str(origin.update_tag).encode()),
+        ("job", origin.job_id.encode()),
+        ("attempt", origin.attempt.encode()),
+        ("sequence", str(origin.sequence).encode()),
     ]
 
 
@@ -265,7 +282,7 @@ def decode_step(value: bytes) -> Step:
         raise UnreadableMessage(f"Not a step: {error.errors(include_input=False)[0]['msg']}.") from None
 
 
-def kind_of(headers: Mapping[str, bytes]) -> Literal["rows", "step"]:
+def kind_of(headers: Mapping[str, bytes]) -> Literal["rows", "step", "query"]:
     """Raises UnreadableMessage: a kind or version that this release does not know."""
     version = headers.get("version", b"").decode("ascii", "replace")
     if version != str(FORMAT_VERSION):
@@ -275,8 +292,26 @@ def kind_of(headers: Mapping[str, bytes]) -> Literal["rows", "step"]:
             return "rows"
         case b"step":
             return "step"
+        case b"query":
+            return "query"
         case other:
             raise UnreadableMessage(f"Message of kind {other!r}.")
+
+
+def origin(headers: Mapping[str, bytes]) -> Origin:
+    """Raises UnreadableMessage naming the header that is missing or wrong."""
+    try:
+        return Origin(
+            run_id=headers["run"].decode(),
+            update_tag=int(headers["tag"]),
+            job_id=headers["job"].decode(),
+            attempt=headers["attempt"].decode(),
+            sequence=int(headers["sequence"]),
+        )
+    except KeyError as error:
+        raise UnreadableMessage(f"Header {error} is missing.") from None
+    except ValueError as error:
+        raise UnreadableMessage(f"A header cannot be read: {error}.") from None
 
 
 def rows_header(headers: Mapping[str, bytes]) -> RowsHeader:
@@ -285,16 +320,9 @@ def rows_header(headers: Mapping[str, bytes]) -> RowsHeader:
         constants = json.loads(headers["constants"])
         if not isinstance(constants, dict) or any(isinstance(value, dict | list) for value in constants.values()):
             raise ValueError("constants is not a JSON object of plain values")
-        return RowsHeader(
-            run_id=headers["run"].decode(),
-            update_tag=int(headers["tag"]),
-            job_id=headers["job"].decode(),
-            attempt=headers["attempt"].decode(),
-            sequence=int(headers["sequence"]),
-            schema=headers["schema"].decode(),
-            constants=constants,
-        )
+        schema = headers["schema"].decode()
     except KeyError as error:
         raise UnreadableMessage(f"Header {error} is missing.") from None
     except ValueError as error:
         raise UnreadableMessage(f"A header cannot be read: {error}.") from None
+    return RowsHeader(**vars(origin(headers)), schema=schema, constants=constants)

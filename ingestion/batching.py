@@ -2,8 +2,8 @@
 
 One batch is one transaction over messages of many accounts, runs and schemas. What may change places, and what not:
 
-- Inside a partition, a *step* is a barrier: it runs alone, when everything before it in its partition is in the graph,
-  and before anything after it. That is what makes "cleanup comes after its data" true without a lock.
+- Inside a partition, a *step* or a *query* is a barrier: it runs alone, when everything before it in its partition is
+  in the graph, and before anything after it. That is what makes "cleanup comes after its data" true without a lock.
 - Rows of one schema are written together, but a message joins an earlier group of its schema only if no group in
   between writes one of its labels: two schemas write properties of the same node, and the later one must win.
 - Inside a group rows are sorted by id, so that sibling writers take locks in the same order. The sort is stable: of
@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cartoray.messages import Message
+from cartoray.queries import Query
 from cartoray.steps import Step
-from cartoray.wire import RowsHeader
+from cartoray.wire import Origin, RowsHeader
 
 Values = tuple[Any, ...]
 
@@ -49,7 +50,19 @@ class StepItem:
     step: Step
 
 
-Item = RowsItem | StepItem
+@dataclass(frozen=True)
+class QueryItem:
+    """A message that holds a query."""
+
+    message: Message
+    origin: Origin
+    query: Query
+
+
+Alone = StepItem | QueryItem
+"""Written alone: it may read what stands before it, and what stands behind it may rely on it."""
+
+Item = RowsItem | Alone
 
 
 @dataclass(frozen=True)
@@ -60,9 +73,9 @@ class Batch:
     reason: str
 
     @property
-    def step(self) -> StepItem | None:
+    def alone(self) -> Alone | None:
         first = self.items[0]
-        return first if isinstance(first, StepItem) else None
+        return None if isinstance(first, RowsItem) else first
 
     @property
     def rows_items(self) -> tuple[RowsItem, ...]:
@@ -141,7 +154,7 @@ class Batcher:
         heads = [queue[0] for queue in self._queues.values() if queue]
         if not heads:
             return None
-        if any(isinstance(item, StepItem) for _, _, item in heads) or not self._below_limits():
+        if any(isinstance(item, Alone) for _, _, item in heads) or not self._below_limits():
             return 0
         return max(0, min(arrived for _, arrived, _ in heads) + self._limits.age_ms - now_ms)
 
@@ -151,8 +164,8 @@ class Batcher:
         if due is None or (due > 0 and not rest):
             return None
         for queue in self._queues.values():
-            if queue and isinstance(queue[0][2], StepItem):
-                return Batch((self._pop(queue),), "a step is alone")
+            if queue and isinstance(queue[0][2], Alone):
+                return Batch((self._pop(queue),), "alone")
         reason = "rest" if rest and due > 0 else ("age" if self._below_limits() else "rows or bytes")
         return Batch(tuple(self._gather()), reason)
 
@@ -173,7 +186,7 @@ class Batcher:
         return self.rows < self._limits.rows and self.bytes < self._limits.bytes
 
     def _gather(self) -> Iterable[Item]:
-        """Items in order of arrival up to the limits (at least one), of each partition up to its first step."""
+        """Items in order of arrival up to the limits (at least one), of each partition up to its first barrier."""
         rows = size = 0
         while True:
             queue = min(

@@ -5,6 +5,7 @@ Runs in the sink's writer thread. What the data or a step is to blame for is par
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +13,11 @@ from functools import partial
 from typing import Any
 
 from cartoray.errors import RowRejected, UnreadableMessage
-from cartoray.events import Deferral, StepLanded, Unresolved
+from cartoray.events import Deferral, QueryLanded, StepLanded, Unresolved
+from cartoray.queries import to_json
 from cartoray.steps import CleanupNodes, DeriveLinks, Settle, Step
 from ingestion.attempts import Attempts
-from ingestion.batching import RowsItem, groups, split
+from ingestion.batching import QueryItem, RowsItem, groups, split
 from ingestion.deferred import Read, settle
 from ingestion.derivations import derivation
 from ingestion.recovery import Bisect, Halve
@@ -24,6 +26,7 @@ from ingestion.writer import Abandoned, Missing, Writer
 
 CLEANUP_ROWS = 1_000  # nodes in one round; `DETACH DELETE` takes all their relationships into the same transaction
 ACCOUNT_LABEL = "AWSAccount"
+ANSWER_BYTES_MAX = 500_000  # of what a query returns; reads go to the database directly
 
 
 Outcome = tuple[Deferral, ...] | str
@@ -100,6 +103,29 @@ class Landing:
             relationships_settled=tally.relationships_settled,
             unresolved=tuple(tally.unresolved),
             reason=reason,
+        )
+
+    def query(self, item: QueryItem, now_ms: Callable[[], int]) -> QueryLanded | str:
+        """Runs it; or says why it was refused. Raises GraphRefused, GraphUnavailable, Abandoned."""
+        answer = self._attempts.run(partial(self._writer.query, item.query), splittable=False)
+        if isinstance(answer, Halve | Bisect):
+            return answer.reason
+        origin = item.origin
+        try:
+            records = json.dumps(to_json(answer.records))
+        except RowRejected as error:
+            return f"What it returned cannot be told: {error}"
+        if len(records) > ANSWER_BYTES_MAX:
+            return f"It returned {len(records)} bytes, at most {ANSWER_BYTES_MAX} can be told."
+        return QueryLanded(
+            run_id=origin.run_id,
+            job_id=origin.job_id,
+            attempt=origin.attempt,
+            sequence=origin.sequence,
+            at_ms=now_ms(),
+            counters=dict(answer.counters),
+            keys=answer.keys,
+            answer=records,
         )
 
     def _cleanup(self, step: Step, action: CleanupNodes, tally: _Tally) -> None:

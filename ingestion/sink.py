@@ -23,17 +23,20 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 
+from pydantic import SecretStr
+
 from cartoray.dead_letters import dead_letter_headers
 from cartoray.errors import GraphUnavailable, UnreadableMessage
 from cartoray.events import BatchLanded, Event, MessageRefused, StepLanded, key_of
 from cartoray.kafka import GroupConsumer, Publisher, read_at
 from cartoray.messages import Message
 from cartoray.offsets import OffsetTracker
+from cartoray.queries import check_signature, decode_query
 from cartoray.settings import Settings
 from cartoray.topics import group, topics
-from cartoray.wire import decode_step, kind_of
+from cartoray.wire import decode_step, kind_of, origin
 from ingestion.attempts import Attempts
-from ingestion.batching import Batch, Batcher, Item, Limits, RowsItem, StepItem
+from ingestion.batching import Batch, Batcher, Item, Limits, QueryItem, RowsItem, StepItem
 from ingestion.landing import Landing, Outcome
 from ingestion.recovery import backoff_s
 from ingestion.rows import decode
@@ -200,7 +203,7 @@ class Sink:
             return
         self._tracker.deliver(message.partition, message.offset)
         try:
-            item = _decode(message)
+            item = _decode(message, self._settings.kafka.signing_key)
         except Exception as error:
             if not isinstance(error, UnreadableMessage):  # a bug: one message must not end a member after the other
                 log.exception("decoding_failed partition=%d offset=%d", message.partition, message.offset)
@@ -273,10 +276,14 @@ class Sink:
             lambda: abandon.is_set() or self._stopping.is_set(),
             rows_max=self._settings.ingestion.batch_rows,
         )
-        if batch.step is not None:
-            step_landed = landing.step(batch.step.step, _now_ms)  # 1
+        if isinstance(batch.alone, StepItem):
+            step_landed = landing.step(batch.alone.step, _now_ms)  # 1
             self._on_point("after_write")
             reports = [self._publish(step_landed)]
+        elif batch.alone is not None:
+            landed = landing.query(batch.alone, _now_ms)  # 1
+            self._on_point("after_write")
+            reports = self._refuse(batch.alone.message, landed) if isinstance(landed, str) else [self._publish(landed)]
         else:
             outcomes = landing.rows(batch.rows_items)  # 1
             self._rows_unchanged = self._writer.rows_unchanged
@@ -323,11 +330,17 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _decode(message: Message) -> Item:
+def _decode(message: Message, signing_key: SecretStr | None) -> Item:
     """Raises UnreadableMessage."""
-    if kind_of(message.headers) == "rows":
-        return decode(message)
-    return StepItem(message, decode_step(message.value))
+    match kind_of(message.headers):
+        case "rows":
+            return decode(message)
+        case "step":
+            return StepItem(message, decode_step(message.value))
+        case "query":
+            if signing_key is not None:
+                check_signature(signing_key.get_secret_value(), message.headers, message.value)
+            return QueryItem(message, origin(message.headers), decode_query(message.value))
 
 
 def _refusal(message: Message, reason: str) -> Event | None:

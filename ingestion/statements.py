@@ -286,13 +286,12 @@ def cleanups(path: str) -> tuple[str, ...]:
         stock = build_cleanup_queries(schema)
     except ValueError as error:
         raise UnreadableMessage(f"{path} has no cleanup: {error}") from None
-    found = tuple(guarded(bound(query)) for query in stock)
-    for query in found:
+    for query in stock:
         if unknown := set(re.findall(r"\$(\w+)", query)) - {"AWS_ID", "UPDATE_TAG", "LIMIT_SIZE"}:
             raise UnreadableMessage(
                 f"The cleanup of {path} needs ${', $'.join(sorted(unknown))}, which no step carries."
             )
-    return found
+    return tuple(guarded(bound(query)) for query in stock)
 
 
 def bound(query: str) -> str:

@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import neo4j
+import neo4j.graph
+import neo4j.time
 from neo4j.exceptions import AuthError, ConfigurationError, DriverError, Neo4jError, ServiceUnavailable
 
 from cartoray.errors import GraphRefused, GraphUnavailable
+from cartoray.queries import Query
 from cartoray.settings import Neo4jSettings, variable
 from ingestion.batching import Group, RowsItem, Values
 from ingestion.recovery import UNREACHABLE, VALUE, Failure, GiveUp, decide
@@ -34,6 +37,8 @@ _RACES = (
     ".ConstraintAlreadyExists",
     ".IndexDropFailed",  # while a constraint is being made, its index does not show yet whose it is
 )
+_THERE_ALREADY = (".EquivalentSchemaRuleAlreadyExists", ".IndexAlreadyExists", ".ConstraintAlreadyExists")
+_COUNTERS = [name for name in vars(neo4j.SummaryCounters) if name.endswith(("ed", "_set"))]
 _RACE_TRIES = 20
 _NEW_BATCHES = 4  # where nearly all rows were new, so many batches are not compared: it would cost them 8% each
 _RACE_S = 0.1
@@ -58,6 +63,15 @@ class Missing:
     item: RowsItem
     relationship: int
     rows: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a query did and returned: counters that are not 0, and records, each the values in the order of `keys`."""
+
+    counters: Mapping[str, int]
+    keys: tuple[str, ...]
+    records: Sequence[Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -199,6 +213,25 @@ class Writer:
             transaction.commit()
         return Deleted(seen, counters.nodes_deleted, counters.relationships_deleted)
 
+    def query(self, query: Query) -> Answer:
+        """Runs what a producer wrote, in a transaction of its own. Raises WriteFailed."""
+        try:
+            with self._transaction() as transaction:
+                result = transaction.run(query.text, dict(query.parameters))
+                keys = tuple(result.keys())
+                records = [[_plain(value) for value in record] for record in result.values()]
+                counters = result.consume().counters
+                transaction.commit()
+        except WriteFailed as error:
+            code = error.failure.code
+            if code.endswith(_THERE_ALREADY):
+                return Answer({}, (), [])
+            if code.startswith("Neo.ClientError.Schema."):  # of this query alone, and not to be tried until it works
+                raise WriteFailed(Failure(f"Neo.ClientError.Statement.{code}", error.failure.text)) from error
+            raise
+        changed = {name: value for name in _COUNTERS if (value := getattr(counters, name))}
+        return Answer(changed, keys, records)
+
     def link(self, query: str, parameters: Mapping[str, Any]) -> int:
         """Runs a derivation; answers how many relationships are new. Raises WriteFailed."""
         with self._transaction() as transaction:
@@ -331,6 +364,17 @@ def count_graph(settings: Neo4jSettings) -> GraphCounts:
 class _Present:
     name: str
     unique: bool
+
+
+def _plain(value: Any) -> Any:
+    """A value of an answer as `cartoray.queries` can carry it; nodes and relationships are their properties."""
+    if isinstance(value, neo4j.graph.Node | neo4j.graph.Relationship):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return value.to_native() if isinstance(value, neo4j.time.DateTime | neo4j.time.Date) else value
 
 
 def _said(error: BaseException) -> str:

@@ -108,7 +108,7 @@ def test_a_batch_holds_its_limits_and_a_step_is_alone(items: list[Item]) -> None
     while batch := batcher.take(0, rest=True):
         if len(batch.items) == 1:
             continue  # one message may be larger than a batch: it is split when the database asks for it
-        assert batch.step is None
+        assert batch.alone is None
         assert all(isinstance(item, RowsItem) for item in batch.items)
         assert sum(len(item.rows) for item in batch.rows_items) <= LIMITS.rows
         assert sum(len(item.message.value) for item in batch.items) <= LIMITS.bytes

@@ -1,0 +1,235 @@
+"""The session that stands in for neo4j's: Cartography's own functions write through Kafka what they write to Neo4j."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import neo4j
+import pytest
+from cartography.client.core.tx import (
+    load,
+    load_matchlinks,
+    read_list_of_dicts_tx,
+    read_list_of_values_tx,
+    read_single_value_tx,
+    run_write_query,
+)
+from cartography.graph.job import GraphJob
+from cartography.graph.statement import GraphStatement
+from cartography.models.aws.ec2.instances import EC2InstanceSchema, EC2InstanceToRoleAssumesMatchLink
+from cartography.models.aws.ec2.reservations import EC2ReservationSchema
+from cartography.models.aws.ec2.vpc import AWSVpcSchema
+from cartography.models.aws.ec2.vpc_cidr import AWSIPv4CidrBlockSchema
+from support.databases import wipe
+
+from actors.wrapped.schema_queries import schema_of
+from actors.wrapped.session import GraphSession
+from actors.wrapped.stream import WriteRefused
+from cartoray.dead_letters import read_dead_letter
+from cartoray.kafka import Admin, Publisher, read_all
+from cartoray.queries import SIGNATURE
+from cartoray.settings import Settings
+from cartoray.topics import Topics, topics
+from ingestion.sink import Sink
+
+pytestmark = pytest.mark.stack
+
+ACCOUNT, REGION = "111111111111", "eu-west-1"
+VOLATILE = ("firstseen",)
+
+
+class Bench:
+    """Topics of its own and a member of the ingestion pool."""
+
+    def __init__(self, settings: Settings, signing_key: str | None = None) -> None:
+        changed = {"topic_prefix": f"w{secrets.token_hex(4)}.", "data_partitions": 2, "signing_key": signing_key}
+        kafka = type(settings.kafka).model_validate(settings.kafka.model_dump() | changed)
+        self.settings = settings.model_copy(update={"kafka": kafka})
+        self.topics: Topics = topics(kafka)
+        Admin(kafka).ensure([self.topics.data, self.topics.events, self.topics.dead_letters])
+
+    @contextmanager
+    def serving(self, settings: Settings | None = None) -> Iterator[None]:
+        sink, stop = Sink(settings or self.settings, "ingestion-0"), threading.Event()
+        thread = threading.Thread(target=sink.run, args=(stop,))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(30)
+            assert not thread.is_alive()
+
+    def reasons(self) -> list[str]:
+        return [read_dead_letter(each).reason for each in read_all(self.settings.kafka, self.topics.dead_letters.name)]
+
+
+@pytest.fixture
+def bench(stack_settings: Settings, graph: neo4j.Driver) -> Bench:
+    assert graph
+    return Bench(stack_settings)
+
+
+def snapshot(driver: neo4j.Driver) -> tuple[list[Any], list[Any]]:
+    with driver.session() as session:
+        nodes = session.run("MATCH (n) RETURN labels(n), properties(n)").values()
+        edges = session.run(
+            "MATCH (a)-[r]->(b) RETURN labels(a), a.id, type(r), properties(r), labels(b), b.id"
+        ).values()
+    for _, properties, *_ in (*nodes, *(edge[2:] for edge in edges)):
+        for name in VOLATILE:
+            properties.pop(name, None)
+    return sorted(map(_sorted, nodes), key=repr), sorted(map(_sorted, edges), key=repr)
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _sorted(each) for name, each in sorted(value.items())}
+    return (
+        [sorted(each) if isinstance(each, list) else _sorted(each) for each in value]
+        if isinstance(value, list)
+        else value
+    )
+
+
+def play(session: Any, tag: int) -> list[Any]:
+    """What modules of Cartography do, one way after the other; answers what they read on the way."""
+    session.run("CREATE INDEX IF NOT EXISTS FOR (n:AWSAccount) ON (n.id)")
+    session.run(
+        "MERGE (a:AWSAccount{id: $id}) SET a.lastupdated = $tag, a.seen = $seen", id=ACCOUNT, tag=tag, seen=SEEN
+    )
+    kwargs = {"lastupdated": tag, "AWS_ID": ACCOUNT, "Region": REGION}
+    vpcs = [{"VpcId": f"vpc-{n}", "State": "available", "IsDefault": n == 0} for n in range(3 if tag == 1 else 2)]
+    load(session, AWSVpcSchema(), vpcs, **kwargs)
+    blocks = [{"Id": f"vpc-0|10.{n}.0.0/16", "VpcId": "vpc-0", "CidrBlock": f"10.{n}.0.0/16"} for n in range(2)]
+    load(session, AWSIPv4CidrBlockSchema(), blocks, **kwargs)
+    found = [session.execute_read(read_list_of_values_tx, "MATCH (v:AWSVpc) RETURN v.id ORDER BY v.id")]
+    load(session, EC2ReservationSchema(), [{"ReservationId": "r-1"}], **kwargs)
+    load(
+        session, EC2InstanceSchema(), [{"InstanceId": f"i-{n}", "ReservationId": "r-1"} for n in range(2_500)], **kwargs
+    )
+    run_write_query(
+        session, "UNWIND $ids AS id MERGE (r:AWSRole{id: id, arn: id}) SET r.lastupdated = 1", ids=["a", "b"]
+    )
+    pairs = [{"instance_id": f"i-{n}", "role_arn": "a" if n % 2 else "b"} for n in range(1_200)]
+    scope = {"_sub_resource_label": "AWSAccount", "_sub_resource_id": ACCOUNT}
+    load_matchlinks(session, EC2InstanceToRoleAssumesMatchLink(), pairs, lastupdated=tag, **scope)
+    found.append(session.execute_read(read_single_value_tx, "MATCH (:AWSEC2Instance)-[r:ASSUMES]->() RETURN count(r)"))
+    parameters = {"UPDATE_TAG": tag, "AWS_ID": ACCOUNT}
+    GraphJob.from_node_schema(AWSVpcSchema(), parameters).run(session)
+    statement = "MATCH (i:AWSEC2Instance) WHERE i.mark IS NULL WITH i LIMIT $LIMIT_SIZE SET i.mark = $tag"
+    GraphStatement(statement, {"tag": tag}, iterative=True, iterationsize=1_000).run(session)
+    found.append(session.run("MATCH (i:AWSEC2Instance) RETURN count(i.mark) AS marks").single()["marks"])
+    written = session.execute_write(lambda tx: tx.run("MERGE (x:Extra{id: 1}) RETURN x.id AS id, labels(x)").data())
+    found += [written, session.execute_read(read_list_of_dicts_tx, "MATCH (a:AWSAccount) RETURN a.id AS id")]
+    with session.begin_transaction() as transaction:
+        transaction.run("MATCH (x:Extra) SET x.values = $values", values=[1, 2, 3])
+        transaction.commit()
+    return found
+
+
+SEEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def test_the_graph_and_what_is_read_are_those_of_neo4js_own_session(bench: Bench, graph: neo4j.Driver) -> None:
+    with graph.session() as session:
+        read = [play(session, tag) for tag in (1, 2)]
+    want = snapshot(graph)
+    wipe(graph)
+    with bench.serving(), GraphSession(bench.settings) as session:
+        assert [play(session, tag) for tag in (1, 2)] == read
+    assert snapshot(graph) == want
+    assert bench.reasons() == []
+
+
+def test_loads_travel_as_rows_of_their_schema_and_the_rest_as_queries(bench: Bench) -> None:
+    with bench.serving(), GraphSession(bench.settings) as session:
+        play(session, 1)
+    kinds = [message.headers["kind"] for message in read_all(bench.settings.kafka, bench.topics.data.name)]
+    assert kinds.count(b"rows") == 4
+    assert kinds.count(b"query") > 10
+
+
+def test_every_query_of_the_builder_is_known_again() -> None:
+    from cartography.graph.querybuilder import build_ingestion_query
+
+    for schema in (AWSVpcSchema(), EC2InstanceSchema(), EC2ReservationSchema()):
+        path = schema_of(build_ingestion_query(schema))
+        assert path is not None
+        assert path.endswith(f":{type(schema).__name__}")
+    assert schema_of("MERGE (i:AWSVpc{id: 1})") is None
+    assert schema_of("RETURN 1") is None
+
+
+def test_what_lands_late_is_related_when_the_session_ends(bench: Bench, graph: neo4j.Driver) -> None:
+    kwargs = {"lastupdated": 1, "AWS_ID": ACCOUNT, "Region": REGION}
+    with bench.serving(), GraphSession(bench.settings) as session:
+        load(session, EC2InstanceSchema(), [{"InstanceId": "i-1", "ReservationId": "r-1"}], **kwargs)
+        load(session, EC2ReservationSchema(), [{"ReservationId": "r-1"}], **kwargs)
+    with graph.session() as session:
+        assert session.run("MATCH (:AWSEC2Instance)-[r]->(:AWSEC2Reservation) RETURN count(r)").single()[0] == 1
+
+
+def test_rows_with_columns_of_mixed_types_arrive_as_they_are(bench: Bench, graph: neo4j.Driver) -> None:
+    query = "UNWIND $DictList AS row MERGE (n:Odd{id: row.id}) SET n.value = row.value, n.deep = row.map.deep"
+    rows = [{"id": 1, "value": "a", "map": {"deep": 1}}, {"id": 2, "value": 2, "map": None}, {"id": 3, "value": [True]}]
+    with bench.serving(), GraphSession(bench.settings) as session:
+        run_write_query(session, query, DictList=rows)
+    with graph.session() as session:
+        found = session.run("MATCH (n:Odd) RETURN n.value, n.deep ORDER BY n.id").values()
+    assert found == [["a", 1], [2, None], [[True], None]]
+
+
+def test_what_ingestion_refuses_is_raised_with_neo4js_reason_and_the_rest_lands(
+    bench: Bench, graph: neo4j.Driver
+) -> None:
+    session = GraphSession(bench.settings)
+    with bench.serving():
+        session.run("MERGE (n:Before{id: 1})")
+        session.run("MERGE (n:Wrong{id: $nowhere})")
+        session.run("MERGE (n:Behind{id: 1})")
+        with pytest.raises(WriteRefused, match="nowhere"):
+            session.flush()
+    session.close()
+    with graph.session() as plain:
+        assert plain.run("MATCH (n) RETURN count(n)").single()[0] == 2
+    assert len(bench.reasons()) == 1
+
+
+@pytest.mark.parametrize("wrong", ["unsigned", "another key", "altered"])
+def test_with_a_signing_key_only_queries_of_who_has_it_are_run(
+    stack_settings: Settings, graph: neo4j.Driver, wrong: str
+) -> None:
+    bench = Bench(stack_settings, signing_key="only-we-know")
+    keys = {"unsigned": None, "another key": "guessed", "altered": "only-we-know"}
+    other = bench.settings.kafka.model_copy(
+        update={"signing_key": Bench(stack_settings, keys[wrong]).settings.kafka.signing_key}
+    )
+    stranger = GraphSession(bench.settings.model_copy(update={"kafka": other}))
+    if wrong == "altered":
+        captured = GraphSession(bench.settings, key="other")
+        captured.run("MERGE (n:Harmless{id: 1})")
+        captured.close()
+        (message,) = read_all(bench.settings.kafka, bench.topics.data.name)
+        assert SIGNATURE in message.headers
+        headers = dict(message.headers) | {"tag": b"9"}
+        publisher = Publisher(bench.settings.kafka, "test")
+        publisher.publish(bench.topics.data.name, message.key, message.value, list(headers.items())).result()
+        publisher.close()
+    else:
+        stranger.run("MERGE (n:Evil{id: 1})")
+    with bench.serving(), GraphSession(bench.settings) as session:
+        session.run("MERGE (n:Good{id: 1})")
+        session.flush()
+        while not bench.reasons():
+            pass
+    stranger.close()
+    assert ["CARTORAY_KAFKA_SIGNING_KEY" in reason for reason in bench.reasons()] == [True]
+    with graph.session() as plain:
+        labels = set(plain.run("MATCH (n) RETURN labels(n)[0]").value())
+    assert labels == ({"Good", "Harmless"} if wrong == "altered" else {"Good"})

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+import cartoray.cli.cartography
 import cartoray.cli.config
 import cartoray.cli.dead_letters
 import cartoray.cli.graph
@@ -58,6 +59,7 @@ for part in (
     cartoray.cli.stack,
     cartoray.cli.sync,
     cartoray.cli.runs,
+    cartoray.cli.cartography,
     cartoray.cli.serve,
     cartoray.cli.graph,
     cartoray.cli.dead_letters,

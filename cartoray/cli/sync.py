@@ -111,7 +111,7 @@ def sync(
     if not wait:
         print(json.dumps({"run_id": run.run_id, "jobs": len(jobs)}) if json_ else run.run_id)
         return
-    with _workers(config) if serve else contextlib.nullcontext(lambda: None) as check:
+    with workers(config) if serve else contextlib.nullcontext(lambda: None) as check:
         code = _wait(config, run, check, json_=json_)
     raise typer.Exit(code)
 
@@ -261,7 +261,7 @@ def _wait(config: Settings, run: Run, check: Callable[[], None], *, json_: bool)
 
 
 @contextlib.contextmanager
-def _workers(config: Settings) -> Iterator[Callable[[], None]]:
+def workers(config: Settings) -> Iterator[Callable[[], None]]:
     """A driver of our own as a child process; the check raises StackError with its last words when it ends early."""
     log_path = config.stack.state_dir / "logs" / "serve.log"
     log_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

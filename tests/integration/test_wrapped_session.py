@@ -110,20 +110,18 @@ def play(session: Any, tag: int) -> list[Any]:
     load(session, AWSIPv4CidrBlockSchema(), blocks, **kwargs)
     found = [session.execute_read(read_list_of_values_tx, "MATCH (v:AWSVpc) RETURN v.id ORDER BY v.id")]
     load(session, EC2ReservationSchema(), [{"ReservationId": "r-1"}], **kwargs)
-    load(
-        session, EC2InstanceSchema(), [{"InstanceId": f"i-{n}", "ReservationId": "r-1"} for n in range(2_500)], **kwargs
-    )
+    load(session, EC2InstanceSchema(), [{"InstanceId": f"i-{n}", "ReservationId": "r-1"} for n in range(300)], **kwargs)
     run_write_query(
         session, "UNWIND $ids AS id MERGE (r:AWSRole{id: id, arn: id}) SET r.lastupdated = 1", ids=["a", "b"]
     )
-    pairs = [{"instance_id": f"i-{n}", "role_arn": "a" if n % 2 else "b"} for n in range(1_200)]
+    pairs = [{"instance_id": f"i-{n}", "role_arn": "a" if n % 2 else "b"} for n in range(150)]
     scope = {"_sub_resource_label": "AWSAccount", "_sub_resource_id": ACCOUNT}
     load_matchlinks(session, EC2InstanceToRoleAssumesMatchLink(), pairs, lastupdated=tag, **scope)
     found.append(session.execute_read(read_single_value_tx, "MATCH (:AWSEC2Instance)-[r:ASSUMES]->() RETURN count(r)"))
     parameters = {"UPDATE_TAG": tag, "AWS_ID": ACCOUNT}
     GraphJob.from_node_schema(AWSVpcSchema(), parameters).run(session)
     statement = "MATCH (i:AWSEC2Instance) WHERE i.mark IS NULL WITH i LIMIT $LIMIT_SIZE SET i.mark = $tag"
-    GraphStatement(statement, {"tag": tag}, iterative=True, iterationsize=1_000).run(session)
+    GraphStatement(statement, {"tag": tag}, iterative=True, iterationsize=100).run(session)
     found.append(session.run("MATCH (i:AWSEC2Instance) RETURN count(i.mark) AS marks").single()["marks"])
     written = session.execute_write(lambda tx: tx.run("MERGE (x:Extra{id: 1}) RETURN x.id AS id, labels(x)").data())
     found += [written, session.execute_read(read_list_of_dicts_tx, "MATCH (a:AWSAccount) RETURN a.id AS id")]

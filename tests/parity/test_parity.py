@@ -21,7 +21,7 @@ from support.databases import empty, open_graph
 
 from actors.modules import NativeModule, modules
 from cartoray.settings import Neo4jSettings, Settings
-from cartoray.stack.simulated_aws import SimulatedAws
+from cartoray.stack.simulated_aws import SimulatedAws, start_simulated_aws
 
 pytestmark = [pytest.mark.stack, pytest.mark.ray]
 
@@ -105,6 +105,13 @@ def organization(aws: SimulatedAws) -> dict[str, str]:
     session = boto3.Session("testing", "testing", region_name=aws.regions[0])
     answer = session.client("organizations", endpoint_url=aws.endpoint_url).list_accounts()
     return {account["Id"]: account["Name"] for account in answer["Accounts"]}
+
+
+@pytest.fixture(scope="module")
+def simulated_aws() -> Iterator[SimulatedAws]:
+    """One of its own: what can be removed is removed by the first mutation, and other tests have theirs."""
+    with start_simulated_aws(accounts=3, regions=("us-east-1", LEFT_REGION), size=6) as aws:
+        yield aws
 
 
 @pytest.fixture(scope="module")

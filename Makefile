@@ -6,7 +6,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test lint unit lock clean
+.PHONY: help demo test test-whole lint unit lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -33,6 +33,9 @@ lint: .venv/.built
 
 unit: .venv/.built
 	$(BIN)/pytest
+
+test-whole: .venv/.built  ## all AWS modules through `cartoray cartography` against stock: minutes, not part of `make test`
+	$(BIN)/pytest tests/whole -s
 
 lock:  ## take the newest versions that pyproject.toml allows into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra local --group dev --universal --generate-hashes \

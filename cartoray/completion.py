@@ -35,7 +35,7 @@ from cartoray.events import (
     Unresolved,
     run_of,
 )
-from cartoray.jobs import Run, job_id
+from cartoray.jobs import SESSION_PREFIX, Run, job_id
 from cartoray.steps import Action, Settle, Step
 
 DEFERRALS_PER_STEP = 200  # one step reads so many messages again in one go
@@ -334,14 +334,17 @@ class RunState:
 
 
 class Runs:
-    """The states of all runs on `run_events`."""
+    """The states of all runs on `run_events`, but for sessions, which are followed by who opened them."""
 
     def __init__(self) -> None:
         self.states: dict[str, RunState] = {}
 
     def apply(self, event: Event) -> RunState:
+        """The state after the event. That of a session is not kept."""
         run_id = run_of(event)
-        state = self.states.setdefault(run_id, RunState(run_id))
+        state = self.states.get(run_id) or RunState(run_id)
+        if not run_id.startswith(SESSION_PREFIX):
+            self.states[run_id] = state
         state.apply(event)
         return state
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT_VERSION: Final = 1
+SESSION_PREFIX: Final = "session-"  # of the run ids of sessions that stand alone: they have no plan and no jobs
 
 ACCOUNT_ID = r"^\d{12}$"
 REGION = r"^[a-z]{2,5}(-[a-z]+)+-\d$"  # us-east-1, us-gov-west-1, eusc-de-east-1

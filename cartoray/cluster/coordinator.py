@@ -51,7 +51,8 @@ class Coordinator:
             while not stop.is_set():
                 for message in follower.poll(_POLL_S):
                     try:
-                        touched.add(self._runs.apply(read_event(message)).run_id)
+                        run_id = self._runs.apply(read_event(message)).run_id
+                        touched |= {run_id} & self._runs.states.keys()
                     except UnreadableMessage as error:
                         log.warning("event_skipped reason=%s", error)
                 if follower.caught_up and touched:  # before that, a step may be owed only because it is not read yet

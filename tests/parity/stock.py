@@ -31,7 +31,7 @@ def sync(
     Stock takes an account's name from the profile, so there is a profile for each in a configuration in `folder`.
     """
     config = folder / "aws-config"
-    config.write_text(_config(aws, accounts))
+    config.write_text(profiles(aws, accounts))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     environment |= {
         "AWS_CONFIG_FILE": str(config),
@@ -54,10 +54,11 @@ def sync(
     assert f"Syncing AWS accounts: {', '.join(accounts)}" in log, f"stock Cartography synced other accounts:\n{log}"
 
 
-def _config(aws: SimulatedAws, accounts: Mapping[str, str]) -> str:
+def profiles(aws: SimulatedAws, accounts: Mapping[str, str]) -> str:
+    """An AWS configuration with a profile for each account (ID → name), which stock takes for the account's name."""
     base = ["[default]", "aws_access_key_id = testing", "aws_secret_access_key = testing", ""]
-    profiles = [
+    members = [
         f"[profile {name}]\nrole_arn = {aws.role_arn(account)}\nsource_profile = default\n"
         for account, name in accounts.items()
     ]
-    return "\n".join([*base, *profiles])
+    return "\n".join([*base, *members])

@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cartoray.completion import DEFERRALS_PER_STEP, FollowUp, FollowUps, JobState, Outcome, RunState
+from cartoray.completion import DEFERRALS_PER_STEP, FollowUp, FollowUps, JobState, Outcome, Runs, RunState
 from cartoray.events import (
     BatchLanded,
     Deferral,
@@ -15,6 +15,7 @@ from cartoray.events import (
     JobEnded,
     JobStarted,
     MessageRefused,
+    QueryLanded,
     RunPlanned,
     RunPublished,
     StepLanded,
@@ -199,6 +200,15 @@ def test_of_two_attempts_that_landed_everybody_counts_the_same(chance: random.Ra
     ordered = [step.step_id for step in state_after(*events).owed(FOLLOW_UPS)]
     chance.shuffle(events)
     assert [step.step_id for step in state_after(*events).owed(FOLLOW_UPS)] == ordered
+
+
+def test_sessions_are_no_runs() -> None:
+    runs = Runs()
+    for event in planned():
+        runs.apply(event)
+    runs.apply(QueryLanded(run_id="session-1", job_id="session-1/a/b", attempt="a", sequence=0, at_ms=1))
+    assert list(runs.states) == ["r1"]
+    assert runs.latest() is runs.states["r1"]
 
 
 def test_many_deferred_relationships_are_many_steps_of_a_bounded_size() -> None:

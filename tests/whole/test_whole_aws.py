@@ -1,0 +1,109 @@
+"""All of AWS through `cartoray cartography`: the graph of stock Cartography. Takes minutes: `make test-whole`.
+
+Both run with the same arguments and the same update tag against the same simulated AWS, stock twice, because its first
+run misses relationships to what it loads later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import neo4j
+import pytest
+from parity.stock import profiles
+from support.commands import environment, serving
+from support.databases import empty, open_graph
+
+from cartoray.settings import Neo4jSettings, Settings
+from cartoray.stack.simulated_aws import SimulatedAws, start_simulated_aws
+
+pytestmark = [pytest.mark.stack, pytest.mark.ray, pytest.mark.timeout(1_800)]
+
+TAG = "1700000000"
+# what two runs never have in common, and what Cartography derives from the clock
+VOLATILE = re.compile(r"^(firstseen|lastupdated|.*_timestamp|.*_at)$")
+
+
+def command(aws: SimulatedAws) -> list[str]:
+    regions = ",".join(aws.regions)
+    return ["--selected-modules", "aws", "--update-tag", TAG, "--aws-sync-all-profiles", "--aws-regions", regions]
+
+
+def run(arguments: Sequence[str], variables: Mapping[str, str], folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], env=variables, cwd=folder, capture_output=True, text=True, check=False
+    )
+    log = done.stdout + done.stderr
+    assert done.returncode == 0, log[-5_000:]
+    return log
+
+
+def content(driver: neo4j.Driver) -> tuple[Counter[str], Counter[str]]:
+    """Nodes and relationships as texts, how often each is there; a node is named by its labels and id."""
+    with driver.session() as session:
+        nodes = session.run("MATCH (n) RETURN labels(n), properties(n)").values()
+        edges = session.run(
+            "MATCH (a)-[r]->(b) RETURN labels(a), a.id, type(r), properties(r), labels(b), b.id"
+        ).values()
+    return (
+        Counter(f"{sorted(labels)} {_shown(properties)}" for labels, properties in nodes),
+        Counter(
+            f"({sorted(start)} {a})-[{kind} {_shown(properties)}]->({sorted(end)} {b})"
+            for start, a, kind, properties, end, b in edges
+        ),
+    )
+
+
+def _shown(properties: Mapping[str, Any]) -> str:
+    kept = {name: value for name, value in sorted(properties.items()) if not VOLATILE.match(name)}
+    return json.dumps(
+        {name: sorted(v, key=repr) if isinstance(v, list) else v for name, v in kept.items()}, default=str
+    )
+
+
+def test_whole_aws_gives_stocks_graph(stack_settings: Settings, stock_neo4j: Neo4jSettings, tmp_path: Path) -> None:
+    with start_simulated_aws(accounts=3, regions=("us-east-1", "eu-west-1"), size=4) as aws:
+        names = {account: f"account-{number}" for number, account in enumerate(aws.accounts)}
+        (tmp_path / "aws-config").write_text(profiles(aws, names))
+        base = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
+            "AWS_CONFIG_FILE": str(tmp_path / "aws-config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+            "AWS_ENDPOINT_URL": aws.endpoint_url,
+            "AWS_DEFAULT_REGION": aws.regions[0],
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        with open_graph(stock_neo4j) as stock, open_graph(stack_settings.neo4j) as graph:
+            empty(stock)
+            empty(graph)
+            database = ["--neo4j-uri", stock_neo4j.uri, "--neo4j-user", "neo4j", "--neo4j-password-env-var", "P"]
+            for _ in range(2):
+                variables = base | {"P": stock_neo4j.password.get_secret_value()}
+                run(["cartography", *database, *command(aws)], variables, tmp_path)
+            kafka = stack_settings.kafka.model_copy(update={"topic_prefix": "whole."})
+            ours = environment(stack_settings.model_copy(update={"kafka": kafka}), aws)
+            ours = {name: value for name, value in ours.items() if not name.startswith("AWS_")} | base
+            with serving(ours, tmp_path, "--intel-actors", "1"):
+                log = run(["cartoray.cli.main", "cartography", "--", *command(aws)], ours, tmp_path)
+            print(f"modules that failed: {re.findall('ERROR.*', log)}")
+            (want_nodes, want_edges), (nodes, edges) = content(stock), content(graph)
+    print(f"{want_nodes.total()} nodes, {want_edges.total()} relationships")
+    differences = [
+        f"{what} {count} × {text}"
+        for what, left, right in (
+            ("missing", want_nodes, nodes),
+            ("extra", nodes, want_nodes),
+            ("missing", want_edges, edges),
+            ("extra", edges, want_edges),
+        )
+        for text, count in (left - right).items()
+    ]
+    assert want_nodes.total() > 500
+    assert not differences, "\n".join([f"{len(differences)} differences", *differences[:60]])

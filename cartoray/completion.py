@@ -218,7 +218,7 @@ class RunState:
                 merged[key] = entry.model_copy(
                     update={
                         "rows": entry.rows + (seen.rows if seen else 0),
-                        "sample": ((seen.sample if seen else ()) + entry.sample)[:3],
+                        "sample": tuple(dict.fromkeys((seen.sample if seen else ()) + entry.sample))[:3],
                     }
                 )
         return sorted(merged.values(), key=lambda entry: entry.relationship)

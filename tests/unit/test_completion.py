@@ -19,6 +19,7 @@ from cartoray.events import (
     RunPlanned,
     RunPublished,
     StepLanded,
+    Unresolved,
     key_of,
 )
 from cartoray.jobs import Account, Run, job_id
@@ -200,6 +201,14 @@ def test_of_two_attempts_that_landed_everybody_counts_the_same(chance: random.Ra
     ordered = [step.step_id for step in state_after(*events).owed(FOLLOW_UPS)]
     chance.shuffle(events)
     assert [step.step_id for step in state_after(*events).owed(FOLLOW_UPS)] == ordered
+
+
+def test_what_is_unresolved_is_told_once_per_kind_with_different_samples() -> None:
+    state = state_after(*planned(), *everything())
+    for number, sample in enumerate((("a", "b"), ("b", "c", "d"))):
+        entry = Unresolved(relationship="A-R->B", target_label="B", rows=4, sample=sample)
+        state.apply(StepLanded(run_id="r1", step_id=f"s{number}", at_ms=9, unresolved=(entry,)))
+    assert state.unresolved() == [Unresolved(relationship="A-R->B", target_label="B", rows=8, sample=("a", "b", "c"))]
 
 
 def test_sessions_are_no_runs() -> None:

@@ -29,7 +29,13 @@ pytestmark = [pytest.mark.stack, pytest.mark.ray, pytest.mark.timeout(1_800)]
 
 TAG = "1700000000"
 # what two runs never have in common, and what Cartography derives from the clock
-VOLATILE = re.compile(r"^(firstseen|lastupdated|.*_timestamp|.*_at)$")
+VOLATILE = re.compile(r"^(firstseen|lastupdated|latest_restorable_time|.*_timestamp|.*_at)$")
+# docs/parity.md says why: made in whatever direction the query plan finds first; and found by a second run alone
+UNDIRECTED = "MATCHING_FINGERPRINT"
+KNOWN = re.compile(
+    r"^missing 1 × \(\['AWSRDSSnapshot'.*:(\d{12}):snapshot:.*\[IS_SNAPSHOT_SOURCE .*:(?!\1)\d{12}:db:|"
+    r"^missing 1 × \(\['AWSRDSSnapshot'.*rds:([a-z0-9-]+):.*\[IS_SNAPSHOT_SOURCE .*rds:(?!\2)[a-z0-9-]+:\d{12}:db:"
+)
 
 
 def command(aws: SimulatedAws) -> list[str]:
@@ -56,10 +62,15 @@ def content(driver: neo4j.Driver) -> tuple[Counter[str], Counter[str]]:
     return (
         Counter(f"{sorted(labels)} {_shown(properties)}" for labels, properties in nodes),
         Counter(
-            f"({sorted(start)} {a})-[{kind} {_shown(properties)}]->({sorted(end)} {b})"
+            f"({first[0]} {first[1]})-[{kind} {_shown(properties)}]->({last[0]} {last[1]})"
             for start, a, kind, properties, end, b in edges
+            for first, last in (_ends(kind, (str(sorted(start)), str(a)), (str(sorted(end)), str(b))),)
         ),
     )
+
+
+def _ends(kind: str, start: tuple[str, str], end: tuple[str, str]) -> tuple[tuple[str, str], tuple[str, str]]:
+    return (min(start, end), max(start, end)) if kind == UNDIRECTED else (start, end)
 
 
 def _shown(properties: Mapping[str, Any]) -> str:
@@ -105,5 +116,7 @@ def test_whole_aws_gives_stocks_graph(stack_settings: Settings, stock_neo4j: Neo
         )
         for text, count in (left - right).items()
     ]
+    print(f"{sum(bool(KNOWN.match(each)) for each in differences)} known differences, see docs/parity.md")
+    differences = [each for each in differences if not KNOWN.match(each)]
     assert want_nodes.total() > 500
     assert not differences, "\n".join([f"{len(differences)} differences", *differences[:60]])

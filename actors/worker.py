@@ -74,7 +74,6 @@ class _Claim:
 
     message: Message
     job: Job
-    attempt: str
     abandon: threading.Event
     began_s: float
     future: Future[None]
@@ -104,7 +103,6 @@ class Worker:
         self._actor = f"{name}@{socket.gethostname()}:{os.getpid()}"
         self._tracker = OffsetTracker()
         self._partitions: set[int] = set()
-        self._paused: set[int] = set()
         self._claims: dict[tuple[int, int], _Claim] = {}  # (partition, offset) → job under way, in order of delivery
         self._stopping = False  # what is under way has had its time
         self._draining = False
@@ -172,15 +170,12 @@ class Worker:
                 self._take(message)
 
     def _hold_back(self) -> None:
-        """Pauses all partitions while as many jobs wait for a thread as have one; resumes them when none waits."""
+        """Takes no more while as many jobs wait for a thread as have one, and goes on when none waits."""
         slots = self._settings.intel.jobs_per_actor
         if self._draining or len(self._claims) >= 2 * slots:
-            if new := self._partitions - self._paused:
-                self._consumer.pause(new)
-                self._paused |= new
-        elif self._paused and len(self._claims) <= slots:
-            self._consumer.resume(self._paused & self._partitions)
-            self._paused.clear()
+            self._consumer.hold()
+        elif len(self._claims) <= slots:
+            self._consumer.go_on()
 
     # ---- what comes in -----------------------------------------------------------------------------------------
 
@@ -200,10 +195,9 @@ class Worker:
             and claim.job.account.id == job.account.id
             and claim.job.module in job.after
         ]
-        attempt, abandon, began_s = secrets.token_hex(6), threading.Event(), time.monotonic()
-        future = self._jobs.submit(self._work, job, attempt, abandon, earlier)
-        place = (message.partition, message.offset)
-        self._claims[place] = _Claim(message, job, attempt, abandon, began_s, future)
+        abandon, began_s = threading.Event(), time.monotonic()
+        future = self._jobs.submit(self._work, job, secrets.token_hex(6), abandon, earlier)
+        self._claims[message.partition, message.offset] = _Claim(message, job, abandon, began_s, future)
 
     def _refuse(self, message: Message, reason: str) -> None:
         """To the dead letters; and to its run, if the job still says which: a run must not wait for it for ever."""
@@ -227,10 +221,7 @@ class Worker:
         self._collect()
         for claim in going:
             self._claims.pop((claim.message.partition, claim.message.offset), None)
-        # librdkafka remembers the pause: a partition that comes back later would never be read again
-        self._consumer.resume(self._paused & set(partitions))
         self._partitions -= set(partitions)
-        self._paused -= set(partitions)
         commits = {partition: self._tracker.revoke(partition) for partition in partitions}
         self._consumer.commit({partition: offset for partition, offset in commits.items() if offset is not None})
 

@@ -36,10 +36,7 @@ from cartoray.events import (
     run_of,
 )
 from cartoray.jobs import SESSION_PREFIX, Run, job_id
-from cartoray.steps import Action, Settle, Step
-
-DEFERRALS_PER_STEP = 200  # one step reads so many messages again in one go
-
+from cartoray.steps import Action, Step, settlements
 
 _OfAttempt = JobStarted | JobEnded | BatchLanded | QueryLanded | MessageRefused
 
@@ -248,8 +245,8 @@ class RunState:
                 yield from self._due("cleanup", account.id, self._cleanup(account.id, follow_ups))
         if self.jobs_open == 0:
             for account in self.run.accounts:
-                for deferrals in self._settle(account.id):  # a step each: all in one could be too large a message
-                    yield from self._due("settle", account.id, [deferrals])
+                for settle in settlements(self._deferrals(account.id)):
+                    yield from self._due("settle", account.id, [settle])
                 yield from self._due("derive", account.id, self._derive(account.id, follow_ups))
 
     def _due(self, name: str, account: str, actions: Sequence[Action]) -> Iterator[Step]:
@@ -273,13 +270,6 @@ class RunState:
             action
             for module in self._landed_modules(account)
             for action in self._allowed(account, follow_ups.get(module, FollowUps()).cleanup)
-        ]
-
-    def _settle(self, account: str) -> list[Settle]:
-        deferrals = sorted(self._deferrals(account), key=lambda at: (at.partition, at.offset, at.relationship))
-        return [
-            Settle(deferrals=tuple(deferrals[start : start + DEFERRALS_PER_STEP]))
-            for start in range(0, len(deferrals), DEFERRALS_PER_STEP)
         ]
 
     def _derive(self, account: str, follow_ups: Mapping[str, FollowUps]) -> list[Action]:

@@ -310,12 +310,15 @@ class GroupConsumer:
             on_assign=lambda _, at: on_assigned([partition.partition for partition in at]),
             on_revoke=lambda _, at: self._revoked([partition.partition for partition in at], on_revoked),
         )
+        self._paused: set[int] = set()
         self._owed: dict[int, int] = {}  # partition → offset that could not be committed yet
         self._commit_again_s = 0.0
         self._error = ""
 
     def _revoked(self, partitions: list[int], then: Callable[[list[int]], None]) -> None:
         then(partitions)
+        # librdkafka remembers the pause: a partition that comes back later would never be read again
+        self._resume(self._paused & set(partitions))
         for partition in partitions:
             self._owed.pop(partition, None)
 
@@ -358,11 +361,21 @@ class GroupConsumer:
         self._owed.clear()
         return True
 
-    def pause(self, partitions: Iterable[int]) -> None:
-        self._consumer.pause([TopicPartition(self._topic, partition) for partition in partitions])
+    def hold(self) -> None:
+        """Delivers nothing from now on. Partitions that come later are held by the next call; polling must go on."""
+        new = [at for at in self._consumer.assignment() if at.partition not in self._paused]
+        if new:
+            self._consumer.pause(new)
+            self._paused |= {at.partition for at in new}
 
-    def resume(self, partitions: Iterable[int]) -> None:
-        self._consumer.resume([TopicPartition(self._topic, partition) for partition in partitions])
+    def go_on(self) -> None:
+        """Delivers again what was held."""
+        self._resume(set(self._paused))
+
+    def _resume(self, partitions: set[int]) -> None:
+        if partitions:
+            self._consumer.resume([TopicPartition(self._topic, partition) for partition in partitions])
+            self._paused -= partitions
 
     def close(self) -> None:
         """Leaves the group, so that the others get the partitions at once."""

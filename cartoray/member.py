@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +27,7 @@ class Loop(Protocol):
         """What it is doing, from any thread. Does not block."""
 
 
-class Member:
+class Member(ABC):
     """`run` once, `status` and `drain` at any time. Its class gives the name that Ray shows.
 
     `directory`: where it looks for its settings. They are read where it runs, so no secret travels through Ray.
@@ -37,9 +38,9 @@ class Member:
         self._loop: Loop | None = None
         self._stop = threading.Event()
 
+    @abstractmethod
     def make(self, settings: Settings, name: str) -> Loop:
         """The loop; clients of outside systems are made in here or later, never before."""
-        raise NotImplementedError
 
     async def run(self) -> None:
         """Works until it is drained. Raises SettingError, and what the loop raises."""

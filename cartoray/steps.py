@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -29,6 +30,16 @@ class Settle(Frozen):
 
     kind: Literal["settle"] = "settle"
     deferrals: tuple[Deferral, ...]
+
+
+DEFERRALS_PER_STEP = 200  # one step reads so many messages again in one go
+
+
+def settlements(deferrals: Iterable[Deferral]) -> Iterator[Settle]:
+    """All deferrals, in order of their messages, a few at a time: all in one could be too large a message."""
+    ordered = sorted(deferrals, key=lambda at: (at.partition, at.offset, at.relationship))
+    for start in range(0, len(ordered), DEFERRALS_PER_STEP):
+        yield Settle(deferrals=tuple(ordered[start : start + DEFERRALS_PER_STEP]))
 
 
 Action = CleanupNodes | DeriveLinks | Settle

@@ -90,7 +90,6 @@ class Sink:
         self._batcher = Batcher(Limits(limits.batch_rows, limits.batch_bytes, limits.batch_age_ms))
         self._tracker = OffsetTracker()
         self._partitions: set[int] = set()
-        self._paused: set[int] = set()
         self._under_way: _UnderWay | None = None
         self._stopping = threading.Event()  # nobody wants any work any more, not even the present one
         self._draining = False
@@ -187,14 +186,11 @@ class Sink:
         return _POLL_IDLE_S if due_ms is None else min(_POLL_IDLE_S, due_ms / 1000)
 
     def _hold_back(self) -> None:
-        """Pauses all partitions while twice a batch is held, or nothing more is wanted; resumes them after that."""
+        """Takes no more while twice a batch is held, or nothing more is wanted, and goes on after that."""
         if self._draining or self._batcher.full:
-            if new := self._partitions - self._paused:
-                self._consumer.pause(new)
-                self._paused |= new
-        elif self._paused and self._batcher.has_room:
-            self._consumer.resume(self._paused & self._partitions)
-            self._paused.clear()
+            self._consumer.hold()
+        elif self._batcher.has_room:
+            self._consumer.go_on()
 
     # ---- what comes in -----------------------------------------------------------------------------------------
 
@@ -226,10 +222,7 @@ class Sink:
                 wait([under_way.future], timeout=_ABANDON_S)
             if under_way.future.done() and under_way.future.exception() is None:
                 self._complete(under_way.batch)
-        # librdkafka remembers the pause: a partition that comes back later would never be read again
-        self._consumer.resume(self._paused & set(partitions))
         self._partitions -= set(partitions)
-        self._paused -= set(partitions)
         self._batcher.forget(partitions)
         commits = {
             partition: offset for partition in partitions if (offset := self._tracker.revoke(partition)) is not None

@@ -17,9 +17,10 @@ from typing import Any
 import neo4j
 import neo4j.graph
 import neo4j.time
-from neo4j.exceptions import AuthError, ConfigurationError, DriverError, Neo4jError, ServiceUnavailable
+from neo4j.exceptions import AuthError, DriverError, Neo4jError, ServiceUnavailable
 
 from cartoray.errors import GraphRefused, GraphUnavailable
+from cartoray.graph_driver import open_driver
 from cartoray.queries import Query
 from cartoray.settings import Neo4jSettings, variable
 from ingestion.batching import Group, RowsItem, Values
@@ -93,20 +94,7 @@ class Writer:
     def __init__(self, settings: Neo4jSettings, name: str) -> None:
         """Does not connect yet. Raises GraphRefused for an address that cannot be one."""
         self._settings = settings
-        password = settings.password.get_secret_value()
-        try:
-            self._driver = neo4j.GraphDatabase.driver(
-                settings.uri,
-                auth=(settings.user, password) if password else None,
-                user_agent=f"cartoray/{name}",
-                connection_timeout=settings.timeout_s,
-                connection_acquisition_timeout=settings.timeout_s * 2,
-                max_connection_pool_size=4,
-                notifications_min_severity="OFF",
-                telemetry_disabled=True,
-            )
-        except (ConfigurationError, ValueError) as error:
-            raise GraphRefused(f"{variable('neo4j', 'uri')} is not usable: {error}") from None
+        self._driver = open_driver(settings, name)
         self._ensured: set[str] = set()
         self._compare_after: dict[str, int] = {}  # schema → batches to be written without comparing
         self.rows_unchanged = 0  # since the start, in transactions that were committed or not

@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from actors.wrapped.session import GraphSession
 from cartoray.settings import Settings
 
 
 class _Driver:
-    """As `neo4j.Driver`, as far as Cartography's sync uses one."""
+    """As `neo4j.Driver`, of which Cartography's sync asks for a session alone."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def session(self, **_: object) -> GraphSession:
         return GraphSession(self._settings)
-
-    def verify_connectivity(self, **_: object) -> None:
-        """The session's first read is one."""
-
-    def close(self) -> None:
-        """A session closes what it has opened."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
 
 
 def run_cartography(settings: Settings, arguments: Sequence[str]) -> int:

@@ -32,6 +32,7 @@ from actors.wrapped.schema_queries import schema_of
 from actors.wrapped.stream import Stream
 from cartoray import schemas
 from cartoray.errors import RowRejected
+from cartoray.graph_driver import open_driver
 from cartoray.jobs import SESSION_PREFIX
 from cartoray.queries import Query, encode_query
 from cartoray.settings import Settings
@@ -59,7 +60,7 @@ class GraphSession:
         attempt: str = "",
         update_tag: int = 0,
     ) -> None:
-        """Raises KafkaUnavailable. What is not given is made up: a session may stand alone."""
+        """Raises KafkaUnavailable, GraphRefused. What is not given is made up: a session may stand alone."""
         run_id = run_id or f"{SESSION_PREFIX}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
         self._settings = settings
         self._indexes: set[str] = set()
@@ -71,13 +72,7 @@ class GraphSession:
             attempt=attempt or secrets.token_hex(6),
             update_tag=update_tag,
         )
-        password = settings.neo4j.password.get_secret_value()
-        self._driver = neo4j.GraphDatabase.driver(
-            settings.neo4j.uri,
-            auth=(settings.neo4j.user, password) if password else None,
-            connection_timeout=settings.neo4j.timeout_s,
-            notifications_min_severity="OFF",
-        )
+        self._driver = open_driver(settings.neo4j, "session")
 
     def __enter__(self) -> Self:
         return self
@@ -108,9 +103,6 @@ class GraphSession:
         self.flush()
         with self._driver.session(database=self._settings.neo4j.database) as session:
             return session.execute_read(function, *arguments, **named)
-
-    write_transaction = execute_write
-    read_transaction = execute_read
 
     def begin_transaction(self, **_: object) -> Transaction:
         return Transaction(self)
@@ -155,13 +147,13 @@ class GraphSession:
         return True
 
     def _send_query(self, query: Query) -> int:
-        rows = query.parameters.get(_LIST)
-        too_large = len(encode_query(query)) > self._settings.kafka.message_bytes_max
+        rows, value = query.parameters.get(_LIST), encode_query(query)
+        too_large = len(value) > self._settings.kafka.message_bytes_max
         if too_large and isinstance(rows, list) and len(rows) > 1:
             half = len(rows) // 2
             self._send_query(Query(query.text, {**query.parameters, _LIST: rows[:half]}))
             return self._send_query(Query(query.text, {**query.parameters, _LIST: rows[half:]}))
-        return self._stream.query(query)
+        return self._stream.query(value)
 
 
 class Transaction:

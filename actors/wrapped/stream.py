@@ -10,9 +10,9 @@ from collections.abc import Callable
 from cartoray.errors import Permanent
 from cartoray.events import EVENT, BatchLanded, Deferral, Event, MessageRefused, QueryLanded, StepLanded
 from cartoray.kafka import Follower, Publisher
-from cartoray.queries import SIGNATURE, Query, encode_query, signature
+from cartoray.queries import SIGNATURE, signature
 from cartoray.settings import KafkaSettings
-from cartoray.steps import Settle, Step
+from cartoray.steps import Step, settlements
 from cartoray.topics import topics
 from cartoray.wire import Origin, RowsHeader, encode_step, query_headers, rows_headers, step_headers
 
@@ -67,9 +67,9 @@ class Stream:
         header = RowsHeader(**vars(self._origin()), schema=schema, constants=constants)
         return self._send(value, rows_headers(header))
 
-    def query(self, query: Query) -> int:
-        """Sends a query; answers its sequence number. Raises RowRejected for parameters that cannot travel."""
-        value, headers = encode_query(query), query_headers(self._origin())
+    def query(self, value: bytes) -> int:
+        """Sends a query, as `queries.encode_query` makes it; answers its sequence number."""
+        headers = query_headers(self._origin())
         if self._settings.signing_key is not None:
             key = self._settings.signing_key.get_secret_value()
             headers.append((SIGNATURE, signature(key, headers, value)))
@@ -99,17 +99,21 @@ class Stream:
     def settle(self) -> None:
         """Applies relationships whose other end landed after them, as stock's second run would. Raises WriteRefused."""
         self.flush()
-        deferrals, self._deferrals = tuple(self._deferrals), []
-        for number in range(0, len(deferrals), 200):
-            step = Step(
+        deferrals, self._deferrals = self._deferrals, []
+        steps = [
+            Step(
                 run_id=self._run_id,
                 update_tag=self._update_tag,
                 step_id=f"{self._run_id}/settle/{self._attempt}/{self._sent}/{number}",
                 account_id=self._key,
-                actions=(Settle(deferrals=deferrals[number : number + 200]),),
+                actions=(settle,),
             )
+            for number, settle in enumerate(settlements(deferrals))
+        ]
+        for step in steps:
             self._publisher.publish(self._topics.data.name, self._key.encode(), encode_step(step), step_headers(step))
-            self._wait(lambda step_id=step.step_id: step_id in self._steps)  # type: ignore[misc]
+        self._wait(lambda: all(step.step_id in self._steps for step in steps))
+        for step in steps:
             if reason := self._steps[step.step_id].reason:
                 raise WriteRefused(reason)
 
@@ -139,17 +143,20 @@ class Stream:
 
     def _take(self, event: Event) -> bool:
         """Whether it is about this stream."""
+        if isinstance(event, StepLanded) and event.run_id == self._run_id:
+            self._steps[event.step_id] = event
+            return True
+        if not isinstance(event, BatchLanded | QueryLanded | MessageRefused):
+            return False
+        if (event.job_id, event.attempt) != (self._job_id, self._attempt):
+            return False
         match event:
-            case StepLanded() if event.run_id == self._run_id:
-                self._steps[event.step_id] = event
-            case BatchLanded() if (event.job_id, event.attempt) == (self._job_id, self._attempt):
+            case BatchLanded():
                 self._landed |= set(event.sequences)
                 self._deferrals += event.deferrals
-            case QueryLanded() if (event.job_id, event.attempt) == (self._job_id, self._attempt):
+            case QueryLanded():
                 self._landed.add(event.sequence)
                 self._answers[event.sequence] = event
-            case MessageRefused() if (event.job_id, event.attempt) == (self._job_id, self._attempt):
+            case MessageRefused():
                 self._refused[event.sequence] = event.reason
-            case _:
-                return False
         return True

@@ -25,7 +25,7 @@ from cartography.models.aws.ec2.instances import EC2InstanceSchema, EC2InstanceT
 from cartography.models.aws.ec2.reservations import EC2ReservationSchema
 from cartography.models.aws.ec2.vpc import AWSVpcSchema
 from cartography.models.aws.ec2.vpc_cidr import AWSIPv4CidrBlockSchema
-from support.databases import wipe
+from ingestion_rows import snapshot, wipe
 
 from actors.wrapped.schema_queries import schema_of
 from actors.wrapped.session import GraphSession
@@ -40,7 +40,6 @@ from ingestion.sink import Sink
 pytestmark = pytest.mark.stack
 
 ACCOUNT, REGION = "111111111111", "eu-west-1"
-VOLATILE = ("firstseen",)
 
 
 class Bench:
@@ -73,28 +72,6 @@ class Bench:
 def bench(stack_settings: Settings, graph: neo4j.Driver) -> Bench:
     assert graph
     return Bench(stack_settings)
-
-
-def snapshot(driver: neo4j.Driver) -> tuple[list[Any], list[Any]]:
-    with driver.session() as session:
-        nodes = session.run("MATCH (n) RETURN labels(n), properties(n)").values()
-        edges = session.run(
-            "MATCH (a)-[r]->(b) RETURN labels(a), a.id, type(r), properties(r), labels(b), b.id"
-        ).values()
-    for _, properties, *_ in (*nodes, *(edge[2:] for edge in edges)):
-        for name in VOLATILE:
-            properties.pop(name, None)
-    return sorted(map(_sorted, nodes), key=repr), sorted(map(_sorted, edges), key=repr)
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _sorted(each) for name, each in sorted(value.items())}
-    return (
-        [sorted(each) if isinstance(each, list) else _sorted(each) for each in value]
-        if isinstance(value, list)
-        else value
-    )
 
 
 def play(session: Any, tag: int) -> list[Any]:

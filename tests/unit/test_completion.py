@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cartoray.completion import DEFERRALS_PER_STEP, FollowUp, FollowUps, JobState, Outcome, Runs, RunState
+from cartoray.completion import FollowUp, FollowUps, JobState, Outcome, Runs, RunState
 from cartoray.events import (
     BatchLanded,
     Deferral,
@@ -23,7 +23,7 @@ from cartoray.events import (
     key_of,
 )
 from cartoray.jobs import Account, Run, job_id
-from cartoray.steps import CleanupNodes, DeriveLinks, Settle
+from cartoray.steps import DEFERRALS_PER_STEP, CleanupNodes, DeriveLinks, Settle
 from cartoray.wire import encode_step
 
 A, B = "111111111111", "222222222222"

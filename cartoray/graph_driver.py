@@ -1,0 +1,30 @@
+"""How every part of cartoray opens Neo4j."""
+
+from __future__ import annotations
+
+import neo4j
+from neo4j.exceptions import ConfigurationError
+
+from cartoray.errors import GraphRefused
+from cartoray.settings import Neo4jSettings, variable
+
+
+def open_driver(settings: Neo4jSettings, name: str) -> neo4j.Driver:
+    """A driver with few connections; it does not connect yet. `name`: what Neo4j's list of connections calls it.
+
+    Raises GraphRefused for an address that cannot be one.
+    """
+    password = settings.password.get_secret_value()
+    try:
+        return neo4j.GraphDatabase.driver(
+            settings.uri,
+            auth=(settings.user, password) if password else None,
+            user_agent=f"cartoray/{name}",
+            connection_timeout=settings.timeout_s,
+            connection_acquisition_timeout=settings.timeout_s * 2,
+            max_connection_pool_size=4,
+            notifications_min_severity="OFF",
+            telemetry_disabled=True,
+        )
+    except (ConfigurationError, ValueError) as error:
+        raise GraphRefused(f"{variable('neo4j', 'uri')} is not usable: {error}") from None

@@ -45,6 +45,7 @@ class Stream:
         self._refused: dict[int, str] = {}
         self._deferrals: list[Deferral] = []
         self._steps: dict[str, StepLanded] = {}
+        self._broken: Exception | None = None  # what ended the thread that follows
         self._follower = Follower(settings, self._topics.events.name, f"stream-{attempt}", from_end=True)
         self._publisher = Publisher(settings, f"stream-{attempt}")
         self._closed = threading.Event()
@@ -121,6 +122,8 @@ class Stream:
         silent_since_s, told = time.monotonic(), False
         with self._changed:
             while not done():
+                if self._broken is not None:
+                    raise self._broken
                 if self._changed.wait(_POLL_S * 20):
                     silent_since_s = time.monotonic()
                 elif time.monotonic() - silent_since_s > _SILENCE_S and not told:
@@ -131,6 +134,14 @@ class Stream:
                 raise WriteRefused(f"Message {sequence} of {self._job_id} was refused: {reason}")
 
     def _follow(self) -> None:
+        try:
+            self._follow_until_closed()
+        except Exception as error:  # noqa: BLE001 - told to whoever waits, who would else wait for ever
+            with self._changed:
+                self._broken = error
+                self._changed.notify_all()
+
+    def _follow_until_closed(self) -> None:
         while not self._closed.is_set():
             for message in self._follower.poll(_POLL_S):
                 try:

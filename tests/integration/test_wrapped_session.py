@@ -31,7 +31,9 @@ from actors.wrapped.schema_queries import schema_of
 from actors.wrapped.session import GraphSession
 from actors.wrapped.stream import WriteRefused
 from cartoray.dead_letters import read_dead_letter
-from cartoray.kafka import Admin, Publisher, read_all
+from cartoray.errors import KafkaUnavailable
+from cartoray.kafka import Admin, Follower, Publisher, read_all
+from cartoray.messages import Message
 from cartoray.queries import SIGNATURE
 from cartoray.settings import Settings
 from cartoray.topics import Topics, topics
@@ -174,6 +176,20 @@ def test_what_ingestion_refuses_is_raised_with_neo4js_reason_and_the_rest_lands(
     with graph.session() as plain:
         assert plain.run("MATCH (n) RETURN count(n)").single()[0] == 2
     assert len(bench.reasons()) == 1
+
+
+def test_a_session_that_can_no_longer_follow_says_so_instead_of_waiting_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> list[Message]:
+        raise KafkaUnavailable("the client ended")
+
+    session = GraphSession(bench.settings)
+    monkeypatch.setattr(Follower, "poll", gone)
+    session.run("MERGE (n:Never{id: 1})")  # nobody serves
+    with pytest.raises(KafkaUnavailable, match="the client ended"):
+        session.flush()
+    session.close()
 
 
 @pytest.mark.parametrize("wrong", ["unsigned", "another key", "altered"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from actors.modules import Call, Item
 from cartoray.jobs import Account
@@ -11,6 +11,24 @@ from cartoray.jobs import Account
 
 class RegionNotEnabled(Exception):
     """Not an error: the account has not opted into the region, so there is nothing in it."""
+
+
+class Sessions(Protocol):
+    """Of one job that runs Cartography's own code: it makes clients as it likes."""
+
+    @property
+    def calls(self) -> int:
+        """API calls so far."""
+
+    @property
+    def missing(self) -> list[str]:
+        """What the cloud refused, and Cartography took for an empty answer."""
+
+    def session(self, account: Account) -> Any:
+        """A `boto3.Session`. Raises CloudDenied, CloudUnavailable."""
+
+    def aio_session(self, account: Account) -> Any:
+        """An `aioboto3.Session`. Raises the same."""
 
 
 class Cloud(Protocol):
@@ -30,6 +48,9 @@ class Cloud(Protocol):
 
         Raises RegionNotEnabled.
         """
+
+    def sessions(self, role_name: str | None, check: Callable[[], None]) -> Sessions:
+        """`check` is called before each call of theirs."""
 
     @property
     def default_region(self) -> str:

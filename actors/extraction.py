@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
+from typing import Literal
 
 from actors.cloud import Cloud, RegionNotEnabled
 from actors.modules import Item, NativeModule, NodeTable, Place
 from cartoray import schemas
-from cartoray.errors import CartorayError, RowRejected
+from cartoray.errors import CartorayError, CloudDenied, RegionDenied, RowRejected
 from cartoray.jobs import Job
 from cartoray.wire import RowsHeader, encode_rows, split
 
@@ -25,18 +26,25 @@ Publish = Callable[[RowsHeader, bytes], None]
 
 @dataclass
 class Extracted:
-    """What came of a job so far. `failures`: why parts of it are missing, by region."""
+    """What came of a job so far. `failures`: why parts of it are missing, by region; `broken`: or all that is left."""
 
     messages: int = 0
     rows: int = 0
     calls: int = 0
     skipped_regions: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    broken: str = ""
+    traceback: str = ""
+
+    @property
+    def outcome(self) -> Literal["finished", "partial", "failed"]:
+        """See `JobEnded`."""
+        return "failed" if self.broken else "partial" if self.failures else "finished"
 
     @property
     def reason(self) -> str:
         """Why the job failed; empty if it did not. Regions often fail for the same reason, so only some are shown."""
-        shown = list(dict.fromkeys(self.failures))
+        shown = list(dict.fromkeys([self.broken, *self.failures] if self.broken else self.failures))
         more = len(shown) - _REASONS_MAX
         return " ".join([*shown[:_REASONS_MAX], *([f"And {more} more."] if more > 0 else [])])
 
@@ -112,7 +120,10 @@ class Extraction:
             self.found.skipped_regions.append(place.region)
         except CartorayError as error:
             self._check()  # if it is over as a whole, that is the reason
-            self.found.failures.append(str(error))
+            if isinstance(error, CloudDenied) and not isinstance(error, RegionDenied):
+                self.found.broken = str(error)
+            else:
+                self.found.failures.append(str(error))
         return None
 
     def _shape(self, place: Place, items: list[Item], publish: Publish) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from cartography.models.core.nodes import CartographyNodeSchema
 from cartography.models.core.relationships import CartographyRelSchema
@@ -21,6 +21,8 @@ from cartoray import schemas
 from cartoray.errors import CloudDenied, UnknownModule
 from cartoray.jobs import Account
 from cartoray.planning import ACCOUNT_MODULE, unknown_module
+
+_LOADS_BOTOCORE = ("clients", "sessions")  # in `actors.aws`; they declare nothing
 
 Item = dict[str, Any]  # one element of an AWS answer, as botocore parses it
 Row = Mapping[str, Any]
@@ -93,7 +95,9 @@ class NativeModule:
     at once; a module may be declared here only if that makes no difference but for rows that are told twice.
 
     `after` names the modules that stock runs before and that write the same properties of the same nodes: their data
-    is published first. `derive` are relationships made from the graph when the run has landed.
+    is published first. `needs` names wrapped ones that must have landed before, because rows are related to their nodes
+    by a name that is not unique: what finds one of two is not deferred. `derive` are relationships made from the graph
+    when the run has landed.
     """
 
     name: str
@@ -105,6 +109,15 @@ class NativeModule:
     cleanup: tuple[Cleanup, ...] = ()
     derive: tuple[type[CartographyRelSchema], ...] = ()
     regional: bool = True
+    needs: tuple[str, ...] = ()
+
+    wrapped: ClassVar[bool] = False
+    once: ClassVar[bool] = False
+    late: ClassVar[bool] = False
+
+    @property
+    def cleans(self) -> bool:
+        return any(not cleanup.refreshed_by for cleanup in self.cleanup)
 
 
 def check_account(found: str, wanted: str) -> None:
@@ -125,7 +138,7 @@ def modules() -> Mapping[str, NativeModule]:
     package = importlib.import_module("actors.aws")
     found: dict[str, NativeModule] = {}
     for entry in pkgutil.iter_modules(package.__path__):
-        if entry.name == "clients":  # the one file there that loads botocore
+        if entry.name in _LOADS_BOTOCORE:
             continue
         declared = getattr(importlib.import_module(f"actors.aws.{entry.name}"), "MODULE", None)
         if isinstance(declared, NativeModule):

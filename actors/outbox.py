@@ -48,6 +48,10 @@ class Outbox:
             self._check()
         self._flush()
 
+    def acknowledged(self) -> int:
+        """How many messages were sent, when Kafka has them all. Raises KafkaUnavailable."""
+        return len([report.result() for report in self.reports])
+
     def _flush(self) -> None:
         self._check()  # an earlier job that was abandoned has ended as well, and then nobody wants this one either
         while self._held:

@@ -12,6 +12,12 @@ _loading = threading.Lock()
 _all: list[Transform] = []
 
 
+def load_module(name: str) -> Any:
+    """A module of Cartography; no two threads load one at the same time."""
+    with _loading:
+        return importlib.import_module(name)
+
+
 class Transform:
     """A function `module:name` below `cartography.intel`. The first call loads it, if `load_transforms` has not."""
 
@@ -25,11 +31,10 @@ class Transform:
 
     def load(self) -> Callable[..., Any]:
         """Raises ImportError or AttributeError: this Cartography release has no such function."""
-        with _loading:
-            if self._function is None:
-                name, _, attribute = f"cartography.intel.{self._path}".partition(":")
-                self._function = getattr(importlib.import_module(name), attribute)
-            return self._function
+        name, _, attribute = f"cartography.intel.{self._path}".partition(":")
+        found: Callable[..., Any] = getattr(load_module(name), attribute)
+        self._function = found
+        return found
 
 
 def load_transforms() -> None:

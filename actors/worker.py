@@ -4,7 +4,8 @@ A job goes this way, and dying between any two steps repeats it and loses nothin
 
     1  started           its run is told
     2  extracted         pages of all regions at once; every message published, but none before the jobs that this one
-                         must not overtake have ended (they stand earlier in the same partition)
+                         must not overtake have ended (they stand earlier in the same partition). Or, for a wrapped
+                         module, Cartography's own code was run, its writes published
     3  acknowledged      Kafka has all its messages
     4  ended             its run is told how many there were, and Kafka has that as well
     5  forgotten         its offset committed, as soon as those before it are
@@ -19,6 +20,8 @@ import secrets
 import socket
 import threading
 import time
+import traceback
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -31,6 +34,9 @@ from actors.extraction import Extracted, Extraction
 from actors.modules import NativeModule, modules
 from actors.outbox import Outbox, Report
 from actors.transforms import load_transforms
+from actors.wrapped.job import WrappedJob
+from actors.wrapped.process import TRACEBACK_MAX, run_in_process
+from actors.wrapped.session import GraphDriver
 from cartoray.dead_letters import dead_letter_headers
 from cartoray.errors import CartorayError, JobTimedOut, KafkaUnavailable, UnknownModule
 from cartoray.events import Event, JobEnded, JobStarted, key_of
@@ -46,6 +52,7 @@ from cartoray.wire import RowsHeader, rows_headers
 log = logging.getLogger(__name__)
 
 REASON_MAX = 2_000  # characters
+_SEEN_MAX = 10_000  # jobs that ended here
 _POLL_BUSY_S = 0.02  # an ended job waits at most so long for its commit
 _POLL_IDLE_S = 0.2
 _REVOKED_S = 5.0  # for jobs to end before their partitions go; most do, and those that do not are repeated elsewhere
@@ -106,6 +113,9 @@ class Worker:
         self._claims: dict[tuple[int, int], _Claim] = {}  # (partition, offset) → job under way, in order of delivery
         self._stopping = False  # what is under way has had its time
         self._draining = False
+        self._seen: OrderedDict[str, None] = OrderedDict()  # jobs that ended here: two coordinators may release one
+        self._making = threading.Lock()
+        self._graph_driver: GraphDriver | None = None
         self._broken: BaseException | None = None  # what a job could not be brought to its end for
         self._jobs_ended = self._rows_published = 0
 
@@ -152,6 +162,8 @@ class Worker:
                 self._consumer.close()
             finally:
                 self._publisher.close()
+                if self._graph_driver is not None:
+                    self._graph_driver.close()
 
     def _loop(self, stop: threading.Event) -> None:
         deadline_s = float("inf")
@@ -185,6 +197,11 @@ class Worker:
             job = Job.model_validate_json(message.value)
         except ValidationError as error:
             self._refuse(message, f"Not a job that this release knows: {_first(error)}.")
+            self._tracker.complete(message.partition, message.offset)
+            self._commit()
+            return
+        if job.job_id in self._seen or any(claim.job.job_id == job.job_id for claim in self._claims.values()):
+            log.info("job_repeated job=%s", job.job_id)
             self._tracker.complete(message.partition, message.offset)
             self._commit()
             return
@@ -242,6 +259,9 @@ class Worker:
             error = CancelledError() if claim.future.cancelled() else claim.future.exception()
             if error is None:
                 self._jobs_ended += 1
+                self._seen[claim.job.job_id] = None
+                if len(self._seen) > _SEEN_MAX:
+                    self._seen.popitem(last=False)
                 self._tracker.complete(*place)
             elif not claim.abandon.is_set():  # else its partition goes, or this member does
                 self._broken = error
@@ -267,21 +287,20 @@ class Worker:
         name = {"run_id": job.run_id, "job_id": job.job_id, "attempt": attempt}
         self._publish(JobStarted(**name, actor=self._actor, at_ms=_now_ms()))  # 1
         self._on_point("after_start")
-        outbox = Outbox(partial(self._send, job), earlier, check)
-        found, reason = self._extract(job, attempt, outbox, check)  # 2
+        found, acknowledged = self._extract(job, attempt, earlier, check)  # 2
         self._on_point("after_extract")
-        for report in outbox.reports:
-            report.result()  # 3
+        messages = acknowledged()  # 3
         self._on_point("after_acknowledge")
         event = JobEnded(
             **name,
-            outcome="failed" if reason else "finished",
-            messages=len(outbox.reports),
+            outcome=found.outcome,
+            messages=messages,
             rows=found.rows,
             calls=found.calls,
             duration_ms=int((time.monotonic() - began_s) * 1000),
             at_ms=_now_ms(),
-            reason=reason[:REASON_MAX],
+            reason=" ".join(found.reason.split())[:REASON_MAX],
+            traceback=found.traceback,
             skipped_regions=tuple(sorted(found.skipped_regions)),
         )
         self._publish(event).result()  # 4
@@ -292,16 +311,32 @@ class Worker:
         )
         self._on_point("after_end")
 
-    def _extract(self, job: Job, attempt: str, outbox: Outbox, check: Callable[[], None]) -> tuple[Extracted, str]:
-        """What was found, and why not everything was; in words for people, on one line."""
+    def _extract(
+        self, job: Job, attempt: str, earlier: list[Future[None]], check: Callable[[], None]
+    ) -> tuple[Extracted, Callable[[], int]]:
+        """What was found, and how to wait for the messages that were sent: it answers how many they are."""
         found = Extracted()
+
+        def acknowledged() -> int:
+            return 0
+
         try:
-            module = self._known.get(job.module)
-            if module is None:
+            if job.provider != "aws":
+                outcome = run_in_process(self._settings, job, attempt, check)
+                found = Extracted(rows=outcome.rows, broken=outcome.broken, traceback=outcome.traceback)
+                return found, lambda: outcome.messages
+            if job.wrapped:
+                wrapped = WrappedJob(job, attempt=attempt, cloud=self._cloud, graph=self._graph(), check=check)
+                found, acknowledged = wrapped.found, wrapped.acknowledged
+                wrapped.run()
+                return found, acknowledged
+            if job.module not in self._known:
                 raise UnknownModule(unknown_module(job.module, self._known))
+            outbox = Outbox(partial(self._send, job), earlier, check)
+            acknowledged = outbox.acknowledged
             extraction = Extraction(
                 job,
-                module,
+                self._known[job.module],
                 attempt=attempt,
                 cloud=self._cloud,
                 calls=self._calls,
@@ -314,11 +349,19 @@ class Worker:
         except (Abandoned, KafkaUnavailable):
             raise
         except CartorayError as error:
-            found.failures.append(str(error))
+            found.broken = str(error)
         except Exception as error:  # a bug, or an answer of a form that nobody expected: this job's alone
             log.exception("job_failed job=%s", job.job_id)
-            found.failures.append(f"{type(error).__name__}: {error} (a bug: the worker's log has the traceback)")
-        return found, " ".join(found.reason.split())
+            found.broken = f"{type(error).__name__}: {error}"
+            found.traceback = traceback.format_exc()[-TRACEBACK_MAX:]
+        return found, acknowledged
+
+    def _graph(self) -> GraphDriver:
+        """What sessions of wrapped modules share; made for the first of them."""
+        with self._making:
+            if self._graph_driver is None:
+                self._graph_driver = GraphDriver(self._settings, self._name)
+            return self._graph_driver
 
     def _send(self, job: Job, header: RowsHeader, value: bytes) -> Report:
         return self._publisher.publish(self._topics.data.name, job.account.id.encode(), value, rows_headers(header))

@@ -3,13 +3,22 @@
 The state is the same whatever the order of the events and however often each is told, because every event is a fact
 that is added to a set. So it can be rebuilt from `run_events` by anybody at any time.
 
-A job is *landed* when an attempt finished and all messages it announced are in Neo4j (counted, not guessed from lag),
-and *failed* when an attempt failed, or a message of it was refused. When all jobs of an account are one or the other,
-the account's **cleanup** is owed; when all jobs of the run are, relationships whose other end had not landed are to be
-**settled**, and links derived. A run is complete when all this has landed as well.
+A job is *landed* when an attempt finished and all messages it announced are in Neo4j (counted, not guessed from lag);
+*failed* when an attempt failed, or a message of it was refused; *skipped* when it needs another that failed or was
+skipped. All three have *ended*. A job that could not have all that it asked for has failed as well, but what needs it
+is not skipped: what it did find is in the graph, and true.
 
-A cleanup is owed only for modules that landed, and only where every module that refreshes what it would delete landed
-too: a failed job never deletes.
+What follows is owed to an account, and then to the run, in this order, each as soon as what is before it has landed:
+
+    jobs that need others    one by one, when those have landed, and are cleaned up where that is asked for
+    settlement, late jobs    where there are such: relationships whose other end had not landed; jobs that read these
+    cleanup                  when all jobs of the account have ended
+    settlement, links        when all jobs of all accounts have ended: what is left of the former, and derived links
+    jobs that are done once  for all accounts together
+    settlement               of these
+
+A run is complete when nothing is left. A cleanup is owed only for modules that landed, and only where every module that
+refreshes what it would delete landed too: a failed job never deletes.
 """
 
 from __future__ import annotations
@@ -26,6 +35,7 @@ from cartoray.events import (
     Deferral,
     Event,
     JobEnded,
+    JobReleased,
     JobStarted,
     MessageRefused,
     QueryLanded,
@@ -35,8 +45,8 @@ from cartoray.events import (
     Unresolved,
     run_of,
 )
-from cartoray.jobs import SESSION_PREFIX, Run, job_id
-from cartoray.steps import Action, Step, settlements
+from cartoray.jobs import EVERY_ACCOUNT, SESSION_PREFIX, Account, Job, Run, job_id
+from cartoray.steps import Action, Settle, Step, settlements
 
 _OfAttempt = JobStarted | JobEnded | BatchLanded | QueryLanded | MessageRefused
 
@@ -49,9 +59,18 @@ class JobState(StrEnum):
     LANDING = "landing"
     LANDED = "landed"
     FAILED = "failed"
+    SKIPPED = "skipped"
 
 
-ENDED = frozenset({JobState.LANDED, JobState.FAILED})
+ENDED = frozenset({JobState.LANDED, JobState.FAILED, JobState.SKIPPED})
+
+
+class Standing(StrEnum):
+    """What a job is to those that need it."""
+
+    OPEN = "open"
+    USABLE = "usable"
+    ABSENT = "absent"
 
 
 class Outcome(StrEnum):
@@ -96,13 +115,21 @@ class _Attempt:
             return JobState.LANDING
         return JobState.LANDED if self.ended.outcome == "finished" and not self.refused else JobState.FAILED
 
+    @property
+    def standing(self) -> Standing:
+        if self.state not in ENDED:
+            return Standing.OPEN
+        usable = self.ended is not None and self.ended.outcome != "failed" and not self.refused
+        return Standing.USABLE if usable else Standing.ABSENT
 
-_BEST = (JobState.LANDED, JobState.LANDING, JobState.FAILED, JobState.STARTED, JobState.PLANNED)
+
+_BEST = (JobState.LANDED, JobState.LANDING, JobState.FAILED, JobState.STARTED)
+_BEST_STANDING = (Standing.USABLE, Standing.OPEN, Standing.ABSENT)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that failed, and why, in words that need no log."""
+    """A job that failed or was skipped, and why, in words that need no log."""
 
     job_id: str
     reason: str
@@ -118,8 +145,15 @@ class RunState:
         self.steps: dict[str, StepLanded] = {}
         self.last_event_ms = 0
         self._attempts: dict[str, dict[str, _Attempt]] = {}
+        self._released: set[str] = set()
         self._states: dict[str, JobState] = {}
+        self._standings: dict[str, Standing] = {}
+        self._of_module: dict[str, Counter[Standing]] = {}  # over the accounts
+        self._dependents: dict[str, list[str]] = {}
         self._open: Counter[str] = Counter()  # account → jobs that have not ended
+        self._open_early: Counter[str] = Counter()  # of those, the ones that are not late
+        self._held: dict[str, set[str]] = {}  # account → modules whose jobs are not on `intel_jobs` yet
+        self._touched: set[str] = set()  # accounts for which a job may have become due
 
     def apply(self, event: Event) -> None:
         """Adds a fact. Raises UnreadableMessage for an event of another run."""
@@ -133,6 +167,10 @@ class RunState:
                 self.published = True
             case StepLanded():
                 self.steps.setdefault(event.step_id, event)
+                self._touched.update(event.step_id.split("/")[2:3])
+            case JobReleased():
+                self._released.add(event.job_id)
+                self._refresh(event.job_id)
             case _:
                 self._apply_to_attempt(event)
                 self._refresh(event.job_id)
@@ -155,19 +193,56 @@ class RunState:
             return
         self.run = run
         self.last_event_ms = max(self.last_event_ms, run.planned_at_ms)
-        for account in run.accounts:
-            self._open[account.id] = len(run.modules)
-            for module in run.modules:
-                self._refresh(job_id(run.run_id, account.id, module))
+        for module, needed in run.needs.items():
+            for other in needed:
+                self._dependents.setdefault(other, []).append(module)
+        for job in run.jobs():
+            self._open[job.account.id] += 1
+            self._open_early[job.account.id] += job.module not in run.late
+        for job in run.jobs():
+            self._refresh(job.job_id)
 
     def _refresh(self, job: str) -> None:
         if self.run is None:
             return  # its events are kept, and counted when the plan arrives
-        before = self._states.get(job, JobState.PLANNED)
-        states = {attempt.state for attempt in self._attempts.get(job, {}).values()}
-        after = next((state for state in _BEST if state in states), JobState.PLANNED)
-        self._states[job] = after
-        self._open[job.split("/")[1]] += (before in ENDED) - (after in ENDED)
+        _, account, module = job.split("/")
+        before, stood = self._states.get(job, JobState.PLANNED), self._standings.get(job, Standing.OPEN)
+        after, stands = self._state_now(job, account, module)
+        self._states[job], self._standings[job] = after, stands
+        self._touched.add(account)
+        held = self._held.setdefault(account, set())
+        if self.run.held(module) and after is JobState.PLANNED and job not in self._released:
+            held.add(module)
+        else:
+            held.discard(module)
+        ended = (after in ENDED) - (before in ENDED)
+        self._open[account] -= ended
+        self._open_early[account] -= ended if module not in self.run.late else 0
+        if stands is not stood:
+            if account != EVERY_ACCOUNT:
+                self._of_module.setdefault(module, Counter()).update({stands: 1, stood: -1})
+            for dependent in self._dependents.get(module, ()):
+                whose = EVERY_ACCOUNT if dependent in self.run.once else account
+                self._refresh(job_id(self.run_id, whose, dependent))
+
+    def _state_now(self, job: str, account: str, module: str) -> tuple[JobState, Standing]:
+        if attempts := self._attempts.get(job, {}).values():
+            state = min((attempt.state for attempt in attempts), key=_BEST.index)
+            return state, min((attempt.standing for attempt in attempts), key=_BEST_STANDING.index)
+        if self._absent_needs(account, module):
+            return JobState.SKIPPED, Standing.ABSENT
+        return JobState.PLANNED, Standing.OPEN
+
+    def _absent_needs(self, account: str, module: str) -> list[str]:
+        """The needs of a job that failed or were skipped; of one for all accounts, in any of these."""
+        needs = self.run.needs.get(module, ()) if self.run else ()
+        return [need for need in needs if self._count(account, need, Standing.ABSENT)]
+
+    def _count(self, account: str, need: str, standing: Standing) -> int:
+        """How many of the jobs that `need` means to a job of `account` stand so."""
+        if account == EVERY_ACCOUNT and self.run and need not in self.run.once:
+            return self._of_module.get(need, Counter())[standing]
+        return self._standings.get(job_id(self.run_id, account, need)) is standing
 
     # ---- what has happened -------------------------------------------------------------------------------------
 
@@ -189,7 +264,7 @@ class RunState:
         return sum(attempt.ended.calls for attempt in self._all_attempts() if attempt.ended)
 
     def failures(self) -> list[Failure]:
-        """Failed jobs with their reasons, by job."""
+        """Jobs that failed, and steps that could not be done, with their reasons, by name."""
         found = []
         for job, state in sorted(self._states.items()):
             if state is JobState.FAILED:
@@ -204,6 +279,22 @@ class RunState:
             if step.reason:
                 found.append(Failure(step.step_id, step.reason))
         return found
+
+    def skipped(self) -> list[Failure]:
+        """Jobs that were not done, and which that they need did not land, by job."""
+        found = []
+        for job, state in sorted(self._states.items()):
+            if state is JobState.SKIPPED:
+                _, account, module = job.split("/")
+                absent = self._absent_needs(account, module)
+                who = " in every account" if account == EVERY_ACCOUNT else ""
+                found.append(Failure(job, f"It needs {', '.join(absent)}{who}, which did not land."))
+        return found
+
+    def traceback(self, job: str) -> str:
+        """Of a job whose module raised; empty for any other."""
+        ends = [attempt.ended for attempt in self._attempts.get(job, {}).values() if attempt.ended]
+        return next((end.traceback for end in ends if end.traceback), "")
 
     def unresolved(self) -> list[Unresolved]:
         """Relationships whose other end never came, one entry per kind."""
@@ -233,43 +324,104 @@ class RunState:
 
     @property
     def jobs_open(self) -> int:
-        """Jobs that have neither landed nor failed."""
+        """Jobs that have not ended."""
         return sum(self._open.values())
+
+    def due(self, follow_ups: Mapping[str, FollowUps]) -> list[Job]:
+        """Held jobs that are to be put on `intel_jobs` now, and are not known to be there."""
+        if self.run is None or not self.published:
+            return []
+        found = []
+        for account in self.run.accounts:
+            if account.id in self._touched:
+                held = self._held.get(account.id, set())
+                due = {name for name in held if self._is_due(account.id, name, follow_ups)}
+                found += [self.run.job(account, name) for name in self.run.modules if name in due]
+        # due jobs stay to be asked for until somebody says that they were released
+        self._touched = {job.account.id for job in found}
+        if self._held.get(EVERY_ACCOUNT) and not self._open_of_accounts and not any(self.owed(follow_ups)):
+            every = Account(id=EVERY_ACCOUNT)
+            for name in self.run.once:
+                if name in self._held[EVERY_ACCOUNT] and self._is_due(EVERY_ACCOUNT, name, follow_ups):
+                    found.append(self.run.job(every, name))
+        return found
+
+    def _is_due(self, account: str, module: str, follow_ups: Mapping[str, FollowUps]) -> bool:
+        assert self.run is not None
+        if module in self.run.late and (
+            self._open_early[account] or any(self._due("settle-early", account, self._settle_early(account)))
+        ):
+            return False
+        return all(self._is_ready(account, need, follow_ups) for need in self.run.needs.get(module, ()))
+
+    def _is_ready(self, account: str, need: str, follow_ups: Mapping[str, FollowUps]) -> bool:
+        """Whether a job of `account` may rely on module `need`."""
+        assert self.run is not None
+        wanted = 1 if account != EVERY_ACCOUNT or need in self.run.once else len(self.run.accounts)
+        if self._count(account, need, Standing.USABLE) < wanted:
+            return False
+        return account == EVERY_ACCOUNT or not any(self._own_cleanup(account, need, follow_ups))
+
+    @property
+    def _open_of_accounts(self) -> int:
+        return self.jobs_open - self._open[EVERY_ACCOUNT]
 
     def owed(self, follow_ups: Mapping[str, FollowUps]) -> Iterator[Step]:
         """Steps that are due and have not landed. The same state gives the same steps, ids included."""
         if self.run is None or not self.published:
             return
         for account in self.run.accounts:
+            for module in self.run.cleaned:
+                yield from self._own_cleanup(account.id, module, follow_ups)
+            if self.run.late and self._open_early[account.id] == 0:
+                yield from self._due("settle-early", account.id, self._settle_early(account.id))
             if self._open[account.id] == 0:
-                yield from self._due("cleanup", account.id, self._cleanup(account.id, follow_ups))
-        if self.jobs_open == 0:
+                yield from self._due("cleanup", account.id, self._cleanup(account.id, follow_ups), together=True)
+        if self._open_of_accounts == 0:
             for account in self.run.accounts:
-                for settle in settlements(self._deferrals(account.id)):
-                    yield from self._due("settle", account.id, [settle])
-                yield from self._due("derive", account.id, self._derive(account.id, follow_ups))
+                yield from self._due("settle", account.id, self._settle_last(account.id))
+                yield from self._due("derive", account.id, self._derive(account.id, follow_ups), together=True)
+        if self.jobs_open == 0:
+            deferrals = self._deferrals(EVERY_ACCOUNT, self.run.once)
+            yield from self._due("settle", EVERY_ACCOUNT, list(settlements(deferrals)))
 
-    def _due(self, name: str, account: str, actions: Sequence[Action]) -> Iterator[Step]:
-        if not actions or self.run is None:
-            return
-        # the id follows the content: should a late event change what is owed, that is another step
+    def _due(self, name: str, account: str, actions: Sequence[Action], *, together: bool = False) -> Iterator[Step]:
+        """The actions as steps, one each or all in one, but for those that have landed."""
+        for part in [actions] if together and actions else [[action] for action in actions]:
+            step_id = self._step_id(name, account, part)
+            if step_id not in self.steps and self.run is not None:
+                yield Step(
+                    run_id=self.run_id,
+                    update_tag=self.run.update_tag,
+                    step_id=step_id,
+                    account_id=account,
+                    actions=tuple(part),
+                )
+
+    def _step_id(self, name: str, account: str, actions: Sequence[Action]) -> str:
+        # it follows the content: should a late event change what is owed, that is another step
         content = "".join(action.model_dump_json() for action in actions)
-        digest = hashlib.sha256(content.encode()).hexdigest()[:12]
-        step_id = f"{self.run_id}/{name}/{account}/{digest}"
-        if step_id not in self.steps:
-            yield Step(
-                run_id=self.run_id,
-                update_tag=self.run.update_tag,
-                step_id=step_id,
-                account_id=account,
-                actions=tuple(actions),
-            )
+        return f"{self.run_id}/{name}/{account}/{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+    def _own_cleanup(self, account: str, module: str, follow_ups: Mapping[str, FollowUps]) -> Iterator[Step]:
+        """Of a module that others wait for: what it needs nobody else for, before all of its account have ended."""
+        if self.run and module in self.run.cleaned and self.job_state(account, module) is JobState.LANDED:
+            own = [wanted.action for wanted in follow_ups.get(module, FollowUps()).cleanup if not wanted.refreshed_by]
+            yield from self._due(f"cleanup-{module}", account, own, together=True)
 
     def _cleanup(self, account: str, follow_ups: Mapping[str, FollowUps]) -> list[Action]:
+        cleaned = self.run.cleaned if self.run else ()
         return [
             action
             for module in self._landed_modules(account)
-            for action in self._allowed(account, follow_ups.get(module, FollowUps()).cleanup)
+            for action in self._allowed(
+                account,
+                [
+                    wanted
+                    for wanted in follow_ups.get(module, FollowUps()).cleanup
+                    if wanted.refreshed_by or module not in cleaned
+                ],
+            )
         ]
 
     def _derive(self, account: str, follow_ups: Mapping[str, FollowUps]) -> list[Action]:
@@ -279,6 +431,22 @@ class RunState:
             for action in self._allowed(account, follow_ups.get(module, FollowUps()).derive)
         ]
 
+    def _settle_early(self, account: str) -> list[Settle]:
+        """What late jobs read."""
+        assert self.run is not None
+        early = [module for module in self.run.modules if module not in self.run.late]
+        return list(settlements(self._deferrals(account, early)))
+
+    def _settle_last(self, account: str) -> list[Settle]:
+        """What was deferred, but for what the settlement before the late jobs has resolved as a whole."""
+        assert self.run is not None
+        deferrals = self._deferrals(account, self.run.modules)
+        for settle in self._settle_early(account) if self.run.late else ():
+            landed = self.steps.get(self._step_id("settle-early", account, [settle]))
+            if landed is not None and not landed.unresolved and not landed.reason:
+                deferrals -= set(settle.deferrals)
+        return list(settlements(deferrals))
+
     def _allowed(self, account: str, wanted: Sequence[FollowUp]) -> list[Action]:
         return [
             follow_up.action
@@ -287,24 +455,22 @@ class RunState:
         ]
 
     def _landed_modules(self, account: str) -> list[str]:
-        modules = self.run.modules if self.run else ()
+        """Native ones: the others have cleaned up and linked themselves."""
+        modules = [module for module in self.run.modules if module not in self.run.wrapped] if self.run else ()
         return [module for module in modules if self.job_state(account, module) is JobState.LANDED]
 
-    def _deferrals(self, account: str) -> set[Deferral]:
-        if self.run is None:
-            return set()
-        jobs = [job_id(self.run_id, account, module) for module in self.run.modules]
+    def _deferrals(self, account: str, modules: Sequence[str]) -> set[Deferral]:
+        jobs = [job_id(self.run_id, account, module) for module in modules]
         return {deferral for attempt in self._counting(jobs) for deferral in attempt.deferrals}
 
     def is_complete(self, follow_ups: Mapping[str, FollowUps]) -> bool:
-        """All jobs ended, all they announced has landed, and nothing more is owed."""
+        """All jobs have ended, and nothing more is owed."""
         return self.published and self.jobs_open == 0 and self.run is not None and not any(self.owed(follow_ups))
 
     @property
     def outcome(self) -> Outcome:
         """Of a complete run."""
-        failed = len(self.failures())
-        if not failed:
+        if not self.failures() and not self.skipped():
             return Outcome.COMPLETE
         return Outcome.FAILED if self.jobs()[JobState.LANDED] == 0 else Outcome.WITH_FAILURES
 

@@ -59,23 +59,34 @@ class JobStarted(Frozen):
     at_ms: int
 
 
+class JobReleased(Frozen):
+    """A job that was held until what it needs had landed is on `intel_jobs` now."""
+
+    kind: Literal["job_released"] = "job_released"
+    run_id: str
+    job_id: JobId
+
+
 class JobEnded(Frozen):
     """An attempt ended and all `messages` that it published are acknowledged by Kafka (sequences 0 … messages-1).
 
-    `reason` says why it failed, in words that need no log; `skipped_regions` are not enabled for the account.
+    *partial*: it failed, since the cloud refused or did not answer a part of it, but what it found was published, and
+    is true. `reason` says why it failed, in words that need no log, `traceback` where in the code, for a module that
+    raised. `skipped_regions` are not enabled for the account.
     """
 
     kind: Literal["job_ended"] = "job_ended"
     run_id: str
     job_id: JobId
     attempt: str
-    outcome: Literal["finished", "failed"]
+    outcome: Literal["finished", "partial", "failed"]
     messages: int
     rows: int
     calls: int
     duration_ms: int
     at_ms: int
     reason: str = ""
+    traceback: str = ""
     skipped_regions: tuple[str, ...] = ()
 
 
@@ -138,7 +149,15 @@ class StepLanded(Frozen):
 
 
 Event = Annotated[
-    RunPlanned | RunPublished | JobStarted | JobEnded | BatchLanded | QueryLanded | MessageRefused | StepLanded,
+    RunPlanned
+    | RunPublished
+    | JobReleased
+    | JobStarted
+    | JobEnded
+    | BatchLanded
+    | QueryLanded
+    | MessageRefused
+    | StepLanded,
     Field(discriminator="kind"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
@@ -153,6 +172,8 @@ def key_of(event: Event) -> str:
     match event:
         case RunPlanned() | RunPublished():
             what = ""
+        case JobReleased():
+            what = event.job_id
         case JobStarted() | JobEnded():
             what = f"{event.job_id}/{event.attempt}"
         case BatchLanded():

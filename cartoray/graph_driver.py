@@ -9,10 +9,10 @@ from cartoray.errors import GraphRefused
 from cartoray.settings import Neo4jSettings, variable
 
 
-def open_driver(settings: Neo4jSettings, name: str) -> neo4j.Driver:
-    """A driver with few connections; it does not connect yet. `name`: what Neo4j's list of connections calls it.
+def open_driver(settings: Neo4jSettings, name: str, connections: int = 4) -> neo4j.Driver:
+    """A driver with at most that many connections; it does not connect yet.
 
-    Raises GraphRefused for an address that cannot be one.
+    `name` is what Neo4j's list of connections calls it. Raises GraphRefused for an address that cannot be one.
     """
     password = settings.password.get_secret_value()
     try:
@@ -22,7 +22,7 @@ def open_driver(settings: Neo4jSettings, name: str) -> neo4j.Driver:
             user_agent=f"cartoray/{name}",
             connection_timeout=settings.timeout_s,
             connection_acquisition_timeout=settings.timeout_s * 2,
-            max_connection_pool_size=4,
+            max_connection_pool_size=connections,
             notifications_min_severity="OFF",
             telemetry_disabled=True,
         )

@@ -417,9 +417,13 @@ class Follower:
         return not self._behind
 
     def poll(self, timeout_s: float) -> list[Message]:
-        """What came within `timeout_s`, possibly nothing. Raises KafkaUnavailable when the client cannot go on."""
+        """What is there, at the latest after `timeout_s`, possibly nothing.
+
+        Raises KafkaUnavailable when the client cannot go on.
+        """
         messages = []
-        for raw in self._consumer.consume(1_000, timeout_s):
+        first = self._consumer.poll(timeout_s)  # `consume` alone would wait for as many as it may return
+        for raw in [first, *self._consumer.consume(1_000, 0)] if first is not None else ():
             partition = raw.partition() or 0
             if (error := raw.error()) is not None:
                 if error.code() == KafkaError._PARTITION_EOF:

@@ -7,23 +7,46 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from graphlib import TopologicalSorter
 from typing import Protocol
 
 from cartoray.errors import UnknownModule, UsageError
-from cartoray.jobs import ACCOUNT_ID, REGION, Account, Job, Run
+from cartoray.jobs import ACCOUNT_ID, EVERY_ACCOUNT, INSTANCE, REGION, Account, Job, Provider, Run
 
+NATIVE = "native"  # all modules that are extracted here
+ANALYSIS = "analysis"  # all jobs over the graph whose modules are in the scope
 ACCOUNT_MODULE = "account"  # makes the account's own node, which every other row hangs on: always planned, first
 
 
 class Declaration(Protocol):
-    """What planning has to know of a module; `actors.modules.NativeModule` is one."""
+    """What planning has to know of a module; those of `actors.catalogue` are."""
 
     @property
     def name(self) -> str: ...
 
     @property
+    def wrapped(self) -> bool:
+        """Whether it runs Cartography's own code, which reads from the graph what others wrote."""
+
+    @property
+    def once(self) -> bool:
+        """One job for all accounts of the run, when all that they deferred has been settled."""
+
+    @property
+    def late(self) -> bool:
+        """Starts when what the account's other modules deferred has been settled."""
+
+    @property
+    def cleans(self) -> bool:
+        """Has a cleanup of its own after it has landed, for which those wait that need it."""
+
+    @property
     def after(self) -> Sequence[str]:
-        """Modules whose data must be published before this one's, where both are in the run."""
+        """Modules that write the same properties: their data comes before this one's, where both are in the run."""
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """Modules whose data it reads, or would else undo."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +57,18 @@ class Request:
     modules: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
     role_name: str | None = None
+    provider: Provider = "aws"
+    options: tuple[str, ...] = ()
 
 
 def plan(request: Request, known: Mapping[str, Declaration], now_ms: int, nonce: str) -> tuple[Run, tuple[Job, ...]]:
-    """The run and its jobs, in the order in which they are to be published.
+    """The run, and those of its jobs that need nothing: they are to be published in this order. See `Run.jobs`.
 
-    `now_ms` is milliseconds since 1970, `nonce` a few characters that tell runs of the same second apart. Accounts
-    alternate before modules, so that no one bucket of AWS's rate limits takes all the first calls. Within an account
-    a module stands behind those it must not overtake.
+    `now_ms` is milliseconds since 1970, `nonce` a few characters that tell runs of the same second apart. Within an
+    account a module stands behind those it must not overtake.
+
+    Between native modules the order of their data is enough, and extraction goes on meanwhile; where one of two is
+    wrapped, the first has landed before the second starts.
 
     Raises UsageError (no account, a wrong id, one twice, a wrong region) and UnknownModule with the nearest names.
     """
@@ -49,37 +76,48 @@ def plan(request: Request, known: Mapping[str, Declaration], now_ms: int, nonce:
     for region in request.regions:
         if not re.match(REGION, region):
             raise UsageError(f"{region!r} is not a region; regions look like us-east-1.")
-    modules = _modules(request.modules, known)
+    chosen = _modules(request.modules, known)
+    needs = {
+        name: tuple(
+            other
+            for other in dict.fromkeys((*known[name].after, *known[name].needs))
+            if other in chosen and (known[name].wrapped or known[other].wrapped)
+        )
+        for name in chosen
+    }
+    needed = {other for others in needs.values() for other in others}
     stamp = datetime.fromtimestamp(now_ms // 1000, UTC).strftime("%Y%m%dT%H%M%SZ")  # sorts by time, read by people
     run = Run(
         run_id=f"{stamp}-{nonce}",
         update_tag=now_ms // 1000,
+        provider=request.provider,
         accounts=accounts,
-        modules=modules,
+        modules=tuple(name for name in chosen if not known[name].once),
+        once=tuple(name for name in chosen if known[name].once),
+        wrapped=tuple(name for name in chosen if known[name].wrapped),
+        late=tuple(name for name in chosen if known[name].late and not known[name].once),
+        after={name: after for name in chosen if (after := _after(name, known, chosen))},
+        needs={name: others for name, others in needs.items() if others},
+        cleaned=tuple(name for name in chosen if known[name].cleans and name in needed),
         regions=tuple(dict.fromkeys(request.regions)),
         role_name=request.role_name,
+        options=request.options,
         planned_at_ms=now_ms,
     )
-    return run, jobs_of(run, known)
+    return run, tuple(job for job in run.jobs() if not run.held(job.module))
 
 
-def jobs_of(run: Run, known: Mapping[str, Declaration]) -> tuple[Job, ...]:
-    """The jobs of a run: its accounts × its modules."""
-    chosen = set(run.modules)
-    return tuple(
-        Job(
-            run_id=run.run_id,
-            update_tag=run.update_tag,
-            provider=run.provider,
-            account=account,
-            module=module,
-            regions=run.regions,
-            role_name=run.role_name,
-            after=tuple(other for other in known[module].after if other in chosen),
-        )
-        for module in run.modules
-        for account in run.accounts
-    )
+def _after(name: str, known: Mapping[str, Declaration], chosen: Collection[str]) -> tuple[str, ...]:
+    if known[name].wrapped:
+        return ()
+    return tuple(other for other in known[name].after if other in chosen and not known[other].wrapped)
+
+
+def unmet(run: Run, known: Mapping[str, Declaration]) -> dict[str, tuple[str, ...]]:
+    """Wrapped module → modules that it reads from and that are not in the run."""
+    chosen = {*run.modules, *run.once}
+    found = {name: tuple(other for other in known[name].needs if other not in chosen) for name in run.wrapped}
+    return {name: others for name, others in found.items() if others}
 
 
 def _accounts(accounts: Sequence[Account]) -> tuple[Account, ...]:
@@ -87,6 +125,8 @@ def _accounts(accounts: Sequence[Account]) -> tuple[Account, ...]:
         raise UsageError("No account to sync: give --account, --accounts-file or --organization.")
     unique: dict[str, Account] = {}
     for account in accounts:
+        if account.id == EVERY_ACCOUNT:
+            raise UsageError(f"{EVERY_ACCOUNT!r} stands for all of a run; give the instance another name.")
         if account.id in unique:
             raise UsageError(f"Account {account.id} is given twice.")
         unique[account.id] = account
@@ -100,25 +140,40 @@ def account(account_id: str, name: str | None = None) -> Account:
     return Account(id=account_id, name=name or None)
 
 
+def instance(name: str) -> Account:
+    """An instance of a provider other than AWS, by the name that a person gives it. Raises UsageError."""
+    if not re.match(INSTANCE, name):
+        raise UsageError(f"{name!r} cannot name an instance: letters, digits and . _ - can, at most 100.")
+    return Account(id=name)
+
+
 def _modules(asked: Collection[str], known: Mapping[str, Declaration]) -> tuple[str, ...]:
-    for name in asked:
-        if name not in known:
-            raise UnknownModule(unknown_module(name, known))
-    chosen = set(asked) | {ACCOUNT_MODULE} if asked else set(known)
-    ordered: list[str] = []
+    """The modules, each behind those it waits for. `native` stands for all of these, `analysis` for what it can read.
 
-    def place(name: str) -> None:
-        if name in chosen and name not in ordered:
-            for earlier in known[name].after:
-                place(earlier)
-            ordered.append(name)
-
-    for name in (ACCOUNT_MODULE, *known):
-        place(name)
-    return tuple(ordered)
+    Raises UnknownModule, and ValueError when modules wait for each other in a circle.
+    """
+    sorter = TopologicalSorter({name: (*known[name].after, *known[name].needs) for name in known})
+    ordered = [name for name in sorter.static_order() if name in known]
+    chosen = set(asked) - {NATIVE, ANALYSIS} if asked else set(known)
+    for name in chosen - known.keys():
+        raise UnknownModule(unknown_module(name, [*known, NATIVE, ANALYSIS]))
+    if ACCOUNT_MODULE in known:
+        chosen.add(ACCOUNT_MODULE)
+    if NATIVE in asked:
+        chosen |= {name for name in known if not known[name].wrapped}
+    if ANALYSIS in asked:
+        for name in ordered:
+            if name.startswith(f"{ANALYSIS}:") and chosen.issuperset(known[name].needs):
+                chosen.add(name)
+    return tuple(sorted(chosen, key=lambda name: (name != ACCOUNT_MODULE, ordered.index(name))))
 
 
 def unknown_module(name: str, known: Collection[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(nearest)}?" if nearest else f"There are: {', '.join(sorted(known))}."
-    return f"There is no module {name!r}. {hint}"
+    return nearest("module", name, known)
+
+
+def nearest(what: str, name: str, known: Collection[str]) -> str:
+    """What to say of a name that is not known."""
+    found = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(found)}?" if found else f"There are: {', '.join(sorted(known))}."
+    return f"There is no {what} {name!r}. {hint}"

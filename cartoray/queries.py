@@ -24,6 +24,7 @@ from cartoray.errors import RowRejected, UnreadableMessage
 
 DECOMPRESSED_BYTES_MAX = 64 * 1024 * 1024
 SIGNATURE = "signature"
+LIMIT = "LIMIT_SIZE"  # Cartography's name for how much one run of a repeated query may change
 _TAGS: dict[str, Callable[[Any], Any]] = {
     "$datetime": datetime.fromisoformat,
     "$date": date.fromisoformat,
@@ -33,10 +34,14 @@ _TAGS: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class Query:
-    """Cypher and its parameters."""
+    """Cypher and its parameters.
+
+    `repeat`: it changes at most $LIMIT_SIZE of something, and is to be run until it changes nothing.
+    """
 
     text: str
     parameters: Mapping[str, Any]
+    repeat: bool = False
 
 
 def encode_query(query: Query) -> bytes:
@@ -47,7 +52,8 @@ def encode_query(query: Query) -> bytes:
             parameters[name] = to_json(value)
         except RowRejected as error:
             raise RowRejected(f"Parameter {name}: {error}") from None
-    return zlib.compress(json.dumps({"query": query.text, "parameters": parameters}).encode())
+    content = {"query": query.text, "parameters": parameters} | ({"repeat": True} if query.repeat else {})
+    return zlib.compress(json.dumps(content).encode())
 
 
 def decode_query(value: bytes) -> Query:
@@ -58,10 +64,12 @@ def decode_query(value: bytes) -> Query:
         if not unpacker.eof:
             raise UnreadableMessage(f"A query that is cut off, or has more than {DECOMPRESSED_BYTES_MAX} bytes.")
         content = json.loads(text)
-        query, parameters = content["query"], content["parameters"]
+        query, parameters, repeat = content["query"], content["parameters"], content.get("repeat", False)
         if not isinstance(query, str) or not isinstance(parameters, dict):
             raise UnreadableMessage("A query is a text and a map of parameters.")
-        return Query(query, {name: from_json(each) for name, each in parameters.items()})
+        if repeat and not (isinstance(parameters.get(LIMIT), int) and parameters[LIMIT] > 0):
+            raise UnreadableMessage(f"A query that is to be repeated has a {LIMIT} above 0.")
+        return Query(query, {name: from_json(each) for name, each in parameters.items()}, bool(repeat))
     except (zlib.error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnreadableMessage(f"Not a query: {error}") from None
 

@@ -2,8 +2,9 @@
 
 One batch is one transaction over messages of many accounts, runs and schemas. What may change places, and what not:
 
-- Inside a partition, a *step* or a *query* is a barrier: it runs alone, when everything before it in its partition is
-  in the graph, and before anything after it. That is what makes "cleanup comes after its data" true without a lock.
+- Inside a partition, a *step* or a *query* is a barrier: it runs when everything before it in its partition is in the
+  graph, and before anything after it. That is what makes "cleanup comes after its data" true without a lock. A step
+  runs alone; queries that follow each other run in one transaction, in their order.
 - Rows of one schema are written together, but a message joins an earlier group of its schema only if no group in
   between writes one of its labels: two schemas write properties of the same node, and the later one must win.
 - Inside a group rows are sorted by id, so that sibling writers take locks in the same order. The sort is stable: of
@@ -59,26 +60,32 @@ class QueryItem:
     query: Query
 
 
-Alone = StepItem | QueryItem
-"""Written alone: it may read what stands before it, and what stands behind it may rely on it."""
+Barrier = StepItem | QueryItem
+"""It may read what stands before it, and what stands behind it may rely on it."""
 
-Item = RowsItem | Alone
+Item = RowsItem | Barrier
+
+QUERIES_MAX = 50  # in one batch: by then the commit and the answers cost little a query
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Items to be written in one transaction, in order of arrival; or one step alone."""
+    """Items of one kind, to be written in order of arrival: rows or queries, or one step."""
 
     items: tuple[Item, ...]
     reason: str
 
     @property
-    def alone(self) -> Alone | None:
+    def step(self) -> StepItem | None:
         first = self.items[0]
-        return None if isinstance(first, RowsItem) else first
+        return first if isinstance(first, StepItem) else None
 
     @property
-    def rows_items(self) -> tuple[RowsItem, ...]:
+    def queries(self) -> tuple[QueryItem, ...]:
+        return tuple(item for item in self.items if isinstance(item, QueryItem))
+
+    @property
+    def rows(self) -> tuple[RowsItem, ...]:
         return tuple(item for item in self.items if isinstance(item, RowsItem))
 
 
@@ -154,7 +161,7 @@ class Batcher:
         heads = [queue[0] for queue in self._queues.values() if queue]
         if not heads:
             return None
-        if any(isinstance(item, Alone) for _, _, item in heads) or not self._below_limits():
+        if any(isinstance(item, Barrier) for _, _, item in heads) or not self._below_limits():
             return 0
         return max(0, min(arrived for _, arrived, _ in heads) + self._limits.age_ms - now_ms)
 
@@ -164,10 +171,12 @@ class Batcher:
         if due is None or (due > 0 and not rest):
             return None
         for queue in self._queues.values():
-            if queue and isinstance(queue[0][2], Alone):
-                return Batch((self._pop(queue),), "alone")
+            if queue and isinstance(queue[0][2], StepItem):
+                return Batch((self._pop(queue),), "step")
+        if queries := tuple(self._gather(QueryItem, QUERIES_MAX)):
+            return Batch(queries, "queries")
         reason = "rest" if rest and due > 0 else ("age" if self._below_limits() else "rows or bytes")
-        return Batch(tuple(self._gather()), reason)
+        return Batch(tuple(self._gather(RowsItem)), reason)
 
     def put_back(self, batch: Batch, now_ms: int) -> None:
         """The batch was abandoned: its items come first again, in their order."""
@@ -185,12 +194,12 @@ class Batcher:
     def _below_limits(self) -> bool:
         return self.rows < self._limits.rows and self.bytes < self._limits.bytes
 
-    def _gather(self) -> Iterable[Item]:
-        """Items in order of arrival up to the limits (at least one), of each partition up to its first barrier."""
-        rows = size = 0
-        while True:
+    def _gather(self, kind: type[Item], items_max: int | None = None) -> Iterable[Item]:
+        """Items in order of arrival up to the limits (at least one), of each partition up to one of another kind."""
+        rows = size = count = 0
+        while count != items_max:
             queue = min(
-                (queue for queue in self._queues.values() if queue and isinstance(queue[0][2], RowsItem)),
+                (queue for queue in self._queues.values() if queue and isinstance(queue[0][2], kind)),
                 key=lambda queue: queue[0][0],
                 default=None,
             )
@@ -200,7 +209,7 @@ class Batcher:
             more_rows, more_bytes = _size(item)
             if rows and (rows + more_rows > self._limits.rows or size + more_bytes > self._limits.bytes):
                 return
-            rows, size = rows + more_rows, size + more_bytes
+            rows, size, count = rows + more_rows, size + more_bytes, count + 1
             yield self._pop(queue)
 
     def _pop(self, queue: deque[tuple[int, int, Item]]) -> Item:

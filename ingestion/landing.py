@@ -8,21 +8,22 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from cartoray.errors import RowRejected, UnreadableMessage
 from cartoray.events import Deferral, QueryLanded, StepLanded, Unresolved
-from cartoray.queries import to_json
+from cartoray.queries import LIMIT, Query, to_json
 from cartoray.steps import CleanupNodes, DeriveLinks, Settle, Step
+from cartoray.wire import Origin
 from ingestion.attempts import Attempts
 from ingestion.batching import QueryItem, RowsItem, groups, split
 from ingestion.deferred import Read, settle
 from ingestion.derivations import derivation
 from ingestion.recovery import Bisect, Halve
 from ingestion.statements import Index, Relationship, Statements, cleanups, statements
-from ingestion.writer import Abandoned, Missing, Writer
+from ingestion.writer import Abandoned, Answer, Missing, Writer
 
 CLEANUP_ROWS = 1_000  # nodes in one round; `DETACH DELETE` takes all their relationships into the same transaction
 ACCOUNT_LABEL = "AWSAccount"
@@ -105,28 +106,47 @@ class Landing:
             reason=reason,
         )
 
-    def query(self, item: QueryItem, now_ms: Callable[[], int]) -> QueryLanded | str:
-        """Runs it; or says why it was refused. Raises GraphRefused, GraphUnavailable, Abandoned."""
-        answer = self._attempts.run(partial(self._writer.query, item.query), splittable=False)
-        if isinstance(answer, Halve | Bisect):
-            return answer.reason
-        origin = item.origin
-        try:
-            records = json.dumps(to_json(answer.records))
-        except RowRejected as error:
-            return f"What it returned cannot be told: {error}"
-        if len(records) > ANSWER_BYTES_MAX:
-            return f"It returned {len(records)} bytes, at most {ANSWER_BYTES_MAX} can be told."
-        return QueryLanded(
-            run_id=origin.run_id,
-            job_id=origin.job_id,
-            attempt=origin.attempt,
-            sequence=origin.sequence,
-            at_ms=now_ms(),
-            counters=dict(answer.counters),
-            keys=answer.keys,
-            answer=records,
-        )
+    # ---- queries -----------------------------------------------------------------------------------------------
+
+    def queries(self, items: Sequence[QueryItem], now_ms: Callable[[], int]) -> list[QueryLanded | str]:
+        """Runs them in order; of each what came of it, or why it was refused.
+
+        As many as can be are run in one transaction; when that fails, one after the other, so that only what is to
+        blame is refused. Raises GraphRefused, GraphUnavailable, Abandoned.
+        """
+        answers: list[Answer | str] = []
+        while len(answers) < len(items):
+            some = [item.query for item in items[len(answers) :]]
+            together = self._attempts.run(partial(self._writer.queries, some), splittable=True) if len(some) > 1 else []
+            if isinstance(together, Halve | Bisect) or not together:
+                answers.append(self._query(some[0]))
+                continue
+            answers += together
+            query, answer = some[len(together) - 1], together[-1]
+            if query.repeat and answer.counters:
+                answers[-1] = self._query(query, answer)
+        return [
+            answer if isinstance(answer, str) else _told(item.origin, answer, now_ms())
+            for item, answer in zip(items, answers, strict=True)
+        ]
+
+    def _query(self, query: Query, before: Answer | None = None) -> Answer | str:
+        """Runs it, if asked for until it changes nothing, or says why it was refused. `before`: what one run did."""
+        counters = Counter(before.counters if before else {})
+        limit = query.parameters[LIMIT] if query.repeat else 1
+        while True:
+            if self._abandoned():
+                raise Abandoned
+            answer = self._attempts.run(partial(self._writer.query, query), splittable=limit > 1)
+            if isinstance(answer, Bisect):
+                return answer.reason
+            if isinstance(answer, Halve):
+                limit //= 2
+                query = replace(query, parameters={**query.parameters, LIMIT: limit})
+                continue
+            counters.update(answer.counters)
+            if not (query.repeat and answer.counters):
+                return replace(answer, counters=counters)
 
     def _cleanup(self, step: Step, action: CleanupNodes, tally: _Tally) -> None:
         schema = statements(action.schema_path)
@@ -200,6 +220,26 @@ class _Tally:
     relationships_deleted: int = 0
     relationships_settled: int = 0
     unresolved: list[Unresolved] = field(default_factory=list)
+
+
+def _told(origin: Origin, answer: Answer, at_ms: int) -> QueryLanded | str:
+    """The event, or why what it returned cannot be told."""
+    try:
+        records = json.dumps(to_json(answer.records))
+    except RowRejected as error:
+        return f"What it returned cannot be told: {error}"
+    if len(records) > ANSWER_BYTES_MAX:
+        return f"It returned {len(records)} bytes, at most {ANSWER_BYTES_MAX} can be told."
+    return QueryLanded(
+        run_id=origin.run_id,
+        job_id=origin.job_id,
+        attempt=origin.attempt,
+        sequence=origin.sequence,
+        at_ms=at_ms,
+        counters=dict(answer.counters),
+        keys=answer.keys,
+        answer=records,
+    )
 
 
 def _place(item: RowsItem) -> tuple[int, int]:

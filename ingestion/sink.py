@@ -269,25 +269,27 @@ class Sink:
             lambda: abandon.is_set() or self._stopping.is_set(),
             rows_max=self._settings.ingestion.batch_rows,
         )
-        if isinstance(batch.alone, StepItem):
-            step_landed = landing.step(batch.alone.step, _now_ms)  # 1
+        if batch.step is not None:
+            step_landed = landing.step(batch.step.step, _now_ms)  # 1
             self._on_point("after_write")
             reports = [self._publish(step_landed)]
-        elif batch.alone is not None:
-            landed = landing.query(batch.alone, _now_ms)  # 1
+        elif batch.queries:
+            answers = landing.queries(batch.queries, _now_ms)  # 1
             self._on_point("after_write")
-            reports = self._refuse(batch.alone.message, landed) if isinstance(landed, str) else [self._publish(landed)]
+            reports = []
+            for item, answer in zip(batch.queries, answers, strict=True):
+                reports += self._refuse(item.message, answer) if isinstance(answer, str) else [self._publish(answer)]
         else:
-            outcomes = landing.rows(batch.rows_items)  # 1
+            outcomes = landing.rows(batch.rows)  # 1
             self._rows_unchanged = self._writer.rows_unchanged
             self._on_point("after_write")
-            reports = [self._publish(event) for event in _events(batch.rows_items, outcomes, _now_ms())]
-            for item in batch.rows_items:
-                outcome = outcomes[item.message.partition, item.message.offset]
+            reports = [self._publish(event) for event in _events(batch.rows, outcomes, _now_ms())]
+            for rows in batch.rows:
+                outcome = outcomes[rows.message.partition, rows.message.offset]
                 if isinstance(outcome, str):
-                    reports += self._refuse(item.message, outcome)
+                    reports += self._refuse(rows.message, outcome)
                 else:
-                    self._rows_landed += len(item.rows)
+                    self._rows_landed += len(rows.rows)
         _acknowledged(reports)  # 2
         self._on_point("after_report")
 

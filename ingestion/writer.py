@@ -8,6 +8,7 @@ is written here may be written again.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ _RACES = (
     ".ConstraintAlreadyExists",
     ".IndexDropFailed",  # while a constraint is being made, its index does not show yet whose it is
 )
+_ON_SCHEMA = re.compile(r"\s*(CREATE|DROP)\s+(\w+\s+)?(INDEX|CONSTRAINT)\b", re.IGNORECASE)
 _THERE_ALREADY = (".EquivalentSchemaRuleAlreadyExists", ".IndexAlreadyExists", ".ConstraintAlreadyExists")
 _COUNTERS = [name for name in vars(neo4j.SummaryCounters) if name.endswith(("ed", "_set"))]
 _RACE_TRIES = 20
@@ -204,12 +206,7 @@ class Writer:
     def query(self, query: Query) -> Answer:
         """Runs what a producer wrote, in a transaction of its own. Raises WriteFailed."""
         try:
-            with self._transaction() as transaction:
-                result = transaction.run(query.text, dict(query.parameters))
-                keys = tuple(result.keys())
-                records = [[_plain(value) for value in record] for record in result.values()]
-                counters = result.consume().counters
-                transaction.commit()
+            return self.queries([query])[0]
         except WriteFailed as error:
             code = error.failure.code
             if code.endswith(_THERE_ALREADY):
@@ -217,8 +214,23 @@ class Writer:
             if code.startswith("Neo.ClientError.Schema."):  # of this query alone, and not to be tried until it works
                 raise WriteFailed(Failure(f"Neo.ClientError.Statement.{code}", error.failure.text)) from error
             raise
-        changed = {name: value for name in _COUNTERS if (value := getattr(counters, name))}
-        return Answer(changed, keys, records)
+
+    def queries(self, queries: Sequence[Query]) -> list[Answer]:
+        """Runs the first of them, at least one, in one transaction. Raises WriteFailed.
+
+        What changes the schema and what does not cannot share one, so it ends where the one follows the other; and
+        behind a query that is to be repeated because it changed something.
+        """
+        answers: list[Answer] = []
+        with self._transaction() as transaction:
+            for query in queries:
+                if answers and _on_schema(query) != _on_schema(queries[0]):
+                    break
+                answers.append(_run(transaction, query))
+                if query.repeat and answers[-1].counters:
+                    break
+            transaction.commit()
+        return answers
 
     def link(self, query: str, parameters: Mapping[str, Any]) -> int:
         """Runs a derivation; answers how many relationships are new. Raises WriteFailed."""
@@ -352,6 +364,18 @@ def count_graph(settings: Neo4jSettings) -> GraphCounts:
 class _Present:
     name: str
     unique: bool
+
+
+def _on_schema(query: Query) -> bool:
+    return _ON_SCHEMA.match(query.text) is not None
+
+
+def _run(transaction: neo4j.Transaction, query: Query) -> Answer:
+    result = transaction.run(query.text, dict(query.parameters))
+    keys = tuple(result.keys())
+    records = [[_plain(value) for value in record] for record in result.values()]
+    counters = result.consume().counters
+    return Answer({name: value for name in _COUNTERS if (value := getattr(counters, name))}, keys, records)
 
 
 def _plain(value: Any) -> Any:

@@ -25,6 +25,7 @@ import botocore.paginate
 import botocore.session
 
 from actors.aws.errors import RETRIED, Kind, backoff_s, kind_of, said
+from actors.aws.sessions import AwsSessions
 from actors.cloud import RegionNotEnabled
 from actors.modules import Call, Item, check_account
 from cartoray.errors import CloudDenied, CloudUnavailable, RegionDenied
@@ -44,7 +45,7 @@ Check = Callable[[], None]
 # Of the call that this thread is making: shared clients sign with `_signs`, and shared credentials are renewed under
 # `_checks`, since the job that had them made may be over.
 _signs: ContextVar[botocore.credentials.Credentials] = ContextVar("credentials")
-_checks: ContextVar[Check] = ContextVar("check")
+_checks: ContextVar[Check] = ContextVar("check", default=lambda: None)  # in threads that Cartography makes
 
 _NO_CREDENTIALS = (
     "There are no AWS credentials where this runs. Give it some as for the AWS CLI: a profile, AWS_ACCESS_KEY_ID and "
@@ -95,6 +96,10 @@ class AwsCloud:
         caller = _Caller(self, account, role_name or self.settings.role_name, region, call, check)
         for page in caller.pages():
             yield [page] if call.result_key is None else page.get(call.result_key, [])
+
+    def sessions(self, role_name: str | None, check: Check) -> AwsSessions:
+        role = role_name or self.settings.role_name
+        return AwsSessions(lambda account: self.credentials(account, role, check), self.default_region, check)
 
     def client(self, service: str, region: str) -> Any:
         """The client of this process for the service in the region."""

@@ -38,5 +38,6 @@ MODULE = NativeModule(
         NodeTable(EC2SecurityGroupNetworkInterfaceSchema),
     ),
     after=("ec2:instance", "ec2:security_group", "ec2:subnet"),
+    needs=("ec2:load_balancer",),
     cleanup=(Cleanup(EC2NetworkInterfaceSchema), Cleanup(EC2PrivateIpNetworkInterfaceSchema)),
 )

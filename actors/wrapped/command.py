@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from actors.wrapped.session import GraphSession
-from cartoray.settings import Settings
 
 
-class _Driver:
+class Driver(Protocol):
     """As `neo4j.Driver`, of which Cartography's sync asks for a session alone."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def session(self, **_: object) -> GraphSession:
-        return GraphSession(self._settings)
+    def session(self, **_: object) -> GraphSession: ...
 
 
-def run_cartography(settings: Settings, arguments: Sequence[str]) -> int:
-    """Runs `cartography ARGUMENTS`; answers its exit code.
+def run_cartography(driver: Driver, arguments: Sequence[str]) -> int:
+    """Runs `cartography ARGUMENTS`; answers its exit code, and raises what a module raises.
 
-    In this process alone, the name by which Cartography opens its database leads to us. Whatever the arguments say of
-    the database, it is the one of the settings, since that is where the workers write.
+    In this process alone, the name by which Cartography opens its database leads to `driver`. Whatever the arguments
+    say of the database, it is the one of the settings, since that is where the workers write.
     """
     command: Any = importlib.import_module("cartography.cli")  # two seconds, which no other command should pay
     sync: Any = importlib.import_module("cartography.sync")
 
     class GraphDatabase:
         @staticmethod
-        def driver(*_: Any, **__: Any) -> _Driver:
-            return _Driver(settings)
+        def driver(*_: Any, **__: Any) -> Driver:
+            return driver
 
     theirs, sync.GraphDatabase = sync.GraphDatabase, GraphDatabase
     try:

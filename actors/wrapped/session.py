@@ -1,6 +1,6 @@
 """A stand-in for `neo4j.Session` that can be given to any function of Cartography.
 
-    with GraphSession(settings) as session:
+    with GraphDriver(settings) as driver, driver.session() as session:
         cartography.intel.aws.ec2.vpc.sync_vpc(session, boto3_session, regions, account, update_tag, parameters)
 
 What holds:
@@ -8,7 +8,8 @@ What holds:
 - Every write goes to `graph_data`, in order, and nowhere else. `cartoray serve` must be up somewhere, to run it.
 - A read sees everything that this session has written: it first waits until that is in the database.
 - `load` travels as rows of its schema, which ingestion writes as it writes those of native modules; whatever else is
-  written travels as Cypher with its parameters. A result or a counter that is looked at is waited for.
+  written travels as Cypher with its parameters. A result or a counter that is looked at is waited for; but a statement
+  with $LIMIT_SIZE is repeated by ingestion until it changes nothing, and counts as 0 here.
 - `flush()` returns when all that was sent is in the database; leaving the block also applies relationships whose other
   end came later, for which stock needs a second run. What ingestion refuses is raised by the next read or flush.
 
@@ -22,6 +23,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -29,50 +31,89 @@ import neo4j
 
 from actors.wrapped.results import Result
 from actors.wrapped.schema_queries import schema_of
-from actors.wrapped.stream import Stream
+from actors.wrapped.stream import Stream, Streams
 from cartoray import schemas
 from cartoray.errors import RowRejected
 from cartoray.graph_driver import open_driver
-from cartoray.jobs import SESSION_PREFIX
-from cartoray.queries import Query, encode_query
+from cartoray.jobs import SESSION_PREFIX, Job
+from cartoray.queries import LIMIT, Query, encode_query
 from cartoray.settings import Settings
-from cartoray.wire import encode_rows, split
+from cartoray.wire import Origin, encode_rows, split
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 ROWS_MAX = 1_000  # maps in one query: more are not faster, and Neo4j runs out of transaction memory
+_READS_MAX = 16  # connections for reading
 _INDEX = "CREATE INDEX IF NOT EXISTS"
+_INDEXES = f"""
+SHOW INDEXES YIELD type, entityType, labelsOrTypes, properties
+WHERE type = 'RANGE' AND entityType = 'NODE' AND size(properties) = 1
+RETURN '{_INDEX} FOR (n:' + labelsOrTypes[0] + ') ON (n.' + properties[0] + ')'
+"""
 _LIST = "DictList"  # Cartography's name for what its queries unwind; each entry is written by itself
+_STALE = re.compile(r"\blastupdated\s*(<>|<)\s*\$.*\bDELETE\b", re.IGNORECASE | re.DOTALL)
 _WRITES = re.compile(r"\b(CREATE|MERGE|SET|DELETE|REMOVE|DROP|FOREACH|LOAD\s+CSV|ALTER|CALL\s*\{)\b", re.IGNORECASE)
 
 
-class GraphSession:
-    """One thread uses it, like a session of neo4j. `key`: sessions with the same one land in the same order."""
+class GraphDriver:
+    """As `neo4j.Driver`: opens sessions, which may be used by a thread each. It holds what they share."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        key: str = "cartography",
-        *,
-        run_id: str = "",
-        job_id: str = "",
-        attempt: str = "",
-        update_tag: int = 0,
-    ) -> None:
-        """Raises KafkaUnavailable, GraphRefused. What is not given is made up: a session may stand alone."""
-        run_id = run_id or f"{SESSION_PREFIX}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
-        self._settings = settings
-        self._indexes: set[str] = set()
-        self._stream = Stream(
-            settings.kafka,
-            key,
-            run_id=run_id,
-            job_id=job_id or f"{run_id}/{key}/session",
-            attempt=attempt or secrets.token_hex(6),
-            update_tag=update_tag,
-        )
-        self._driver = open_driver(settings.neo4j, "session")
+    def __init__(self, settings: Settings, name: str = "cartography") -> None:
+        """Raises KafkaUnavailable, GraphRefused."""
+        self.settings, self.name = settings, name
+        self.streams = Streams(settings.kafka, name)
+        self.reads = open_driver(settings.neo4j, name, connections=_READS_MAX)
+        self._indexes: set[str] | None = None  # those that are there, and that some session has asked for
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Sends what is still here, and ends. Raises KafkaUnavailable."""
+        self.reads.close()
+        self.streams.close()
+
+    def is_new_index(self, query: str) -> bool:
+        """Whether nobody here has asked for the index yet, and it was not there before: each costs a transaction.
+
+        Raises what the driver of neo4j raises.
+        """
+        if self._indexes is None:
+            with self.reads.session(database=self.settings.neo4j.database) as session:
+                self._indexes = set(session.execute_read(lambda transaction: transaction.run(_INDEXES).value()))
+        index = " ".join(query.rstrip("; \n").split())
+        new = index not in self._indexes
+        self._indexes.add(index)
+        return new
+
+    def session(self, **_: object) -> GraphSession:
+        """A session that stands alone: what it writes is of no run that somebody planned."""
+        run_id = f"{SESSION_PREFIX}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
+        origin = Origin(run_id, 0, f"{run_id}/{self.name}/session", secrets.token_hex(6), 0)
+        return GraphSession(self, self.streams.open(self.name, origin))
+
+    def session_of(self, job: Job, attempt: str, check: Callable[[], None] = lambda: None) -> GraphSession:
+        """The session of an attempt at a job. Those of the same account land in the order in which they send.
+
+        `check` is called often, and raises to end it.
+        """
+        origin = Origin(job.run_id, job.update_tag, job.job_id, attempt, 0)
+        return GraphSession(self, self.streams.open(job.account.id, origin, check))
+
+
+class GraphSession:
+    """One thread at a time uses it, like a session of neo4j. Made by `GraphDriver`."""
+
+    def __init__(self, driver: GraphDriver, stream: Stream) -> None:
+        self._settings, self._is_new_index, self._driver = driver.settings, driver.is_new_index, driver.reads
+        self.stream = stream
+        self.rows = 0  # that were sent, of whatever kind
+        self.withholds: Callable[[], bool] = lambda: False  # whether nothing that is stale may be deleted
+        self.withheld = 0  # deletions
 
     def __enter__(self) -> Self:
         return self
@@ -82,17 +123,17 @@ class GraphSession:
     ) -> None:
         try:
             if error is None:
-                self._stream.settle()
+                self.stream.settle()
         finally:
             self.close()
 
     def close(self) -> None:
-        self._driver.close()
-        self._stream.close()
+        """Waits for nothing: what was sent is on its way."""
+        self.stream.close()
 
     def flush(self) -> None:
         """Returns when all that was sent is in the database. Raises WriteRefused, KafkaUnavailable."""
-        self._stream.flush()
+        self.stream.flush()
 
     # ---- as neo4j.Session --------------------------------------------------------------------------------------
 
@@ -112,19 +153,24 @@ class GraphSession:
         everything = {**(parameters or {}), **named}
         if not _WRITES.search(query):
             return self._read(query, everything)
-        if query.startswith(_INDEX):
-            if query in self._indexes:  # Cartography asks for all of them before every load
-                return Result(lambda: None)
-            self._indexes.add(query)
+        if query.startswith(_INDEX) and not self._is_new_index(query):  # Cartography asks for them before every load
+            return Result(lambda: None)
+        if _STALE.search(query) and self.withholds():
+            self.withheld += 1
+            return Result(lambda: None)
         if everything.get(_LIST) and (path := schema_of(query)) is not None:
             rows = everything.pop(_LIST)
             if self._send_rows(path, rows, everything):
                 return Result(lambda: None)
             everything[_LIST] = rows
+        repeat = everything.get(LIMIT, 0) > 0 and f"${LIMIT}" in query
         sequence = -1
         for part in _parts(everything):
-            sequence = self._send_query(Query(query, part))
-        return Result(lambda: self._stream.answer(sequence))
+            self.rows += len(part.get(_LIST, ()))
+            sequence = self._send_query(Query(query, part, repeat))
+        if repeat:  # ingestion repeats it until it changes nothing: what Cartography would do, asking each time
+            return Result(lambda: None)
+        return Result(lambda: self.stream.answer(sequence))
 
     def _read(self, query: str, parameters: Mapping[str, Any]) -> _Read:
         self.flush()
@@ -143,7 +189,8 @@ class GraphSession:
         except RowRejected:
             return False
         for value in values:
-            self._stream.rows(path, {name: constants[name] for name in wanted}, value)
+            self.stream.rows(path, {name: constants[name] for name in wanted}, value)
+        self.rows += len(rows)
         return True
 
     def _send_query(self, query: Query) -> int:
@@ -151,9 +198,9 @@ class GraphSession:
         too_large = len(value) > self._settings.kafka.message_bytes_max
         if too_large and isinstance(rows, list) and len(rows) > 1:
             half = len(rows) // 2
-            self._send_query(Query(query.text, {**query.parameters, _LIST: rows[:half]}))
-            return self._send_query(Query(query.text, {**query.parameters, _LIST: rows[half:]}))
-        return self._stream.query(value)
+            self._send_query(replace(query, parameters={**query.parameters, _LIST: rows[:half]}))
+            return self._send_query(replace(query, parameters={**query.parameters, _LIST: rows[half:]}))
+        return self.stream.query(value)
 
 
 class Transaction:

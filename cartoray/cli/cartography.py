@@ -42,7 +42,8 @@ def cartography(
     Admin(config.kafka).ensure([names.jobs, names.data, names.events, names.dead_letters])
 
     from actors.wrapped.command import run_cartography
+    from actors.wrapped.session import GraphDriver
 
-    with workers(config) if serve else contextlib.nullcontext():
-        code = run_cartography(config, context.args)
+    with workers(config) if serve else contextlib.nullcontext(), GraphDriver(config) as driver:
+        code = run_cartography(driver, context.args)
     raise typer.Exit(code)

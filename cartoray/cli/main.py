@@ -13,6 +13,7 @@ import cartoray.cli.cartography
 import cartoray.cli.config
 import cartoray.cli.dead_letters
 import cartoray.cli.graph
+import cartoray.cli.providers
 import cartoray.cli.runs
 import cartoray.cli.serve
 import cartoray.cli.stack
@@ -60,6 +61,7 @@ for part in (
     cartoray.cli.sync,
     cartoray.cli.runs,
     cartoray.cli.cartography,
+    cartoray.cli.providers,
     cartoray.cli.serve,
     cartoray.cli.graph,
     cartoray.cli.dead_letters,

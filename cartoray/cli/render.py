@@ -36,7 +36,12 @@ def as_dict(state: RunState, follow_ups: Mapping[str, FollowUps]) -> dict[str, A
         "nodes_deleted": sum(step.nodes_deleted for step in state.steps.values()),
         "relationships_deleted": sum(step.relationships_deleted for step in state.steps.values()),
         "relationships_settled": sum(step.relationships_settled for step in state.steps.values()),
-        "failures": [{"job": failure.job_id, "reason": failure.reason} for failure in state.failures()],
+        "failures": [
+            {"job": failure.job_id, "reason": failure.reason}
+            | ({"traceback": text} if (text := state.traceback(failure.job_id)) else {})
+            for failure in state.failures()
+        ],
+        "skipped": [{"job": failure.job_id, "reason": failure.reason} for failure in state.skipped()],
         "unresolved": [entry.model_dump() for entry in state.unresolved()],
         "skipped_regions": {account: list(regions) for account, regions in state.skipped_regions().items()},
     }
@@ -68,7 +73,8 @@ def progress_line(state: RunState, rows_per_s: float) -> str:
     total = state.run.jobs_total if state.run else 0
     text = (
         f"{jobs[JobState.LANDED]}/{total} jobs landed, {jobs[JobState.STARTED] + jobs[JobState.LANDING]} under way, "
-        f"{jobs[JobState.FAILED]} failed; {state.rows_landed:,} rows ({rows_per_s:,.0f}/s)"
+        f"{jobs[JobState.FAILED]} failed, {jobs[JobState.SKIPPED]} skipped; "
+        f"{state.rows_landed:,} rows ({rows_per_s:,.0f}/s)"
     )
     return text if state.jobs_open or not total else f"{text}; cleaning up and settling"
 
@@ -84,7 +90,8 @@ def progress(state: RunState, rows_per_s: float, elapsed_s: float) -> Group:
         "jobs",
         f"[green]{jobs[JobState.LANDED]} landed[/]  [cyan]{jobs[JobState.LANDING]} landing[/]  "
         f"[yellow]{jobs[JobState.STARTED]} started[/]  {jobs[JobState.PLANNED]} planned  "
-        f"[{'red' if jobs[JobState.FAILED] else 'dim'}]{jobs[JobState.FAILED]} failed[/]",
+        f"[{'red' if jobs[JobState.FAILED] else 'dim'}]{jobs[JobState.FAILED]} failed[/]  "
+        f"[dim]{jobs[JobState.SKIPPED]} skipped[/]",
     )
     table.add_row("rows", f"{state.rows_landed:,} in the graph, {rows_per_s:,.0f}/s")
     table.add_row("steps", f"{len(state.steps)} cleanups and settlements done")
@@ -121,9 +128,9 @@ def summary(console: Console, state: RunState, follow_ups: Mapping[str, FollowUp
         )
     for account, regions in state.skipped_regions().items():
         console.print(f"[dim]account {account}: not enabled there: {', '.join(regions)}[/]")
-    failures = state.failures()
-    for failure in failures[:FAILURES_SHOWN]:
-        name = failure.job_id.split("/", 1)[1]
-        console.print(f"[red]failed[/] {escape(name)}: {escape(failure.reason)}", soft_wrap=True)
-    if len(failures) > FAILURES_SHOWN:
-        console.print(f"… and {len(failures) - FAILURES_SHOWN} more: cartoray status {state.run_id} --json")
+    for word, failures in (("[red]failed[/]", state.failures()), ("[yellow]skipped[/]", state.skipped())):
+        for failure in failures[:FAILURES_SHOWN]:
+            name = failure.job_id.split("/", 1)[1]
+            console.print(f"{word} {escape(name)}: {escape(failure.reason)}", soft_wrap=True)
+        if len(failures) > FAILURES_SHOWN:
+            console.print(f"… and {len(failures) - FAILURES_SHOWN} more: cartoray status {state.run_id} --json")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -24,13 +25,25 @@ from cartoray.errors import StackError, UsageError
 from cartoray.events import RunPlanned, RunPublished, key_of
 from cartoray.jobs import Account, Job, Run
 from cartoray.kafka import Admin, Publisher
-from cartoray.planning import Request, account, plan
+from cartoray.planning import Request, account, nearest, plan, unmet
+from cartoray.planning import instance as instance_of
 from cartoray.settings import KafkaSettings, Settings
+from cartoray.stack.simulated_aws import UNANSWERED
 from cartoray.topics import topics
 
 EXIT_CODES = {Outcome.COMPLETE: 0, Outcome.WITH_FAILURES: 3, Outcome.FAILED: 4}
 
-ProviderOption = Annotated[str, typer.Option("--provider", help="whose inventory: aws")]
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option("--provider", metavar="NAME,…", help="whose inventory: aws; or others, see `cartoray providers`"),
+]
+InstanceOption = Annotated[
+    str | None,
+    typer.Option("--instance", metavar="NAME", help="what to call it, if there are several of a provider (not aws)"),
+]
+WrappedOption = Annotated[
+    bool, typer.Option("--wrapped", help="Cartography's own code also for modules that are native, to compare")
+]
 AccountOption = Annotated[list[str] | None, typer.Option("--account", metavar="ID", help="12 digits; repeatable")]
 FileOption = Annotated[
     Path | None, typer.Option("--accounts-file", metavar="F", help="a line per account: ID, then its name if wanted")
@@ -39,7 +52,12 @@ OrganizationOption = Annotated[
     bool, typer.Option("--organization", help="all active accounts of the AWS Organization of these credentials")
 ]
 ScopeOption = Annotated[
-    list[str] | None, typer.Option("--scope", metavar="MODULE,…", help="modules to sync, e.g. ec2:instance; none: all")
+    list[str] | None,
+    typer.Option(
+        "--scope",
+        metavar="MODULE,…",
+        help="modules, e.g. ec2:instance,iam; native, analysis: all such; none: all",
+    ),
 ]
 RegionOption = Annotated[
     list[str] | None,
@@ -53,19 +71,35 @@ RoleOption = Annotated[
 ]
 
 
+_OURS = {  # options of Cartography whose place another of ours has here
+    "--selected-modules": "here it is --provider",
+    "--aws-requested-syncs": "here it is --scope",
+    "--aws-regions": "here it is --region",
+    "--aws-sync-all-profiles": "here it is --accounts-file with --role-name, or --organization",
+    "--aws-organization-account-ids": "here every account of the run is asked for its organization",
+    "--aws-best-effort-mode": "here a job that fails never ends the others",
+    "--update-tag": "here a run's is the time at which it was planned",
+    "--neo4j-uri": "the graph is CARTORAY_NEO4J_URI, where the workers write",
+}
+_PASSES_ON = {"allow_extra_args": True}  # what stands behind `--` is for Cartography
+
+
 def register(app: typer.Typer) -> None:
-    app.command()(sync)
-    app.command("plan")(plan_command)
+    app.command(context_settings=_PASSES_ON)(sync)
+    app.command("plan", context_settings=_PASSES_ON)(plan_command)
 
 
 def sync(
-    provider: ProviderOption = "aws",
+    context: typer.Context,
+    provider: ProviderOption = None,
+    instance: InstanceOption = None,
     accounts: AccountOption = None,
     accounts_file: FileOption = None,
     organization: OrganizationOption = False,
     scope: ScopeOption = None,
     region: RegionOption = None,
     role_name: RoleOption = None,
+    wrapped: WrappedOption = False,
     wait: Annotated[bool, typer.Option(help="show progress until the run is complete")] = True,
     serve: Annotated[
         bool, typer.Option("--serve", help="run the workers as well, on this machine, for as long as this run takes")
@@ -78,38 +112,42 @@ def sync(
     not stop the run: `cartoray status` shows how it goes on. As with Cartography, what a module no longer finds in
     the regions that it looked at is deleted from the graph at the end, unless the module failed.
 
+    Modules that are not native run Cartography's own code, in the workers. Its options stand behind `--`, and secrets
+    are where they name them, in the environment of the workers: `cartoray sync --provider github --
+    --github-config-env-var GITHUB_CONFIG`.
+
     Exit code: 0 complete, 3 complete with failed jobs, 4 failed, 2 usage.
     """
-    from actors.modules import modules
-
     config = settings()
     simulated = use_simulated_aws(config)
-    if simulated:
+    if simulated and (_listed(provider) or ("aws",)) == ("aws",):
         progress_console.print(
             f"[dim]AWS is the simulated one of `cartoray up`, at {config.simulated_aws.endpoint_url}[/]",
             highlight=False,
         )
     Admin(config.kafka).check()
-    request = _request(
+    run, jobs = _plan(
         config,
+        _Asked(
+            _listed(provider) or ("aws",),
+            instance,
+            accounts or [],
+            accounts_file,
+            organization,
+            _listed(scope),
+            _listed(region),
+            role_name,
+            wrapped,
+            tuple(context.args),
+        ),
         simulated=simulated,
-        provider=provider,
-        accounts=accounts,
-        accounts_file=accounts_file,
-        organization=organization,
-        scope=scope,
-        regions=region,
-        role_name=role_name,
+        nonce=secrets.token_hex(2),
     )
-    run, jobs = plan(request, modules(), time.time_ns() // 1_000_000, secrets.token_hex(2))
     publish(config.kafka, run, jobs)
     if not json_:
-        progress_console.print(
-            f"run {run.run_id}: {len(jobs)} jobs ({len(run.accounts)} accounts × {len(run.modules)} modules)",
-            highlight=False,
-        )
+        progress_console.print(f"run {run.run_id}: {_size(run)}", highlight=False)
     if not wait:
-        print(json.dumps({"run_id": run.run_id, "jobs": len(jobs)}) if json_ else run.run_id)
+        print(json.dumps({"run_id": run.run_id, "jobs": run.jobs_total}) if json_ else run.run_id)
         return
     with workers(config) if serve else contextlib.nullcontext(lambda: None) as check:
         code = _wait(config, run, check, json_=json_)
@@ -117,47 +155,61 @@ def sync(
 
 
 def plan_command(
-    provider: ProviderOption = "aws",
+    context: typer.Context,
+    provider: ProviderOption = None,
+    instance: InstanceOption = None,
     accounts: AccountOption = None,
     accounts_file: FileOption = None,
     organization: OrganizationOption = False,
     scope: ScopeOption = None,
     region: RegionOption = None,
     role_name: RoleOption = None,
+    wrapped: WrappedOption = False,
     json_: JsonOption = False,
 ) -> None:
     """The jobs that `sync` with the same options would publish. Publishes nothing and needs no Kafka."""
-    from actors.modules import modules
-
     config = settings()
     simulated = use_simulated_aws(config)
-    request = _request(
+    run, _ = _plan(
         config,
+        _Asked(
+            _listed(provider) or ("aws",),
+            instance,
+            accounts or [],
+            accounts_file,
+            organization,
+            _listed(scope),
+            _listed(region),
+            role_name,
+            wrapped,
+            tuple(context.args),
+        ),
         simulated=simulated,
-        provider=provider,
-        accounts=accounts,
-        accounts_file=accounts_file,
-        organization=organization,
-        scope=scope,
-        regions=region,
-        role_name=role_name,
+        nonce="plan",
     )
-    run, jobs = plan(request, modules(), time.time_ns() // 1_000_000, "plan")
+    jobs = tuple(run.jobs())
     if json_:
-        print(json.dumps({"jobs": [job.model_dump(mode="json") for job in jobs]}))
+        needs = {job.module: list(run.needs.get(job.module, ())) for job in jobs}
+        print(json.dumps({"jobs": [job.model_dump(mode="json") | {"needs": needs[job.module]} for job in jobs]}))
         return
-    table = Table("account", "name", "module", "regions", "role", "not before")
+    table = Table("account", "name", "module", "kind", "regions", "role", "not before")
     for job in jobs:
         table.add_row(
             job.account.id,
             job.account.name or "",
             job.module,
-            ", ".join(job.regions) or "those enabled",
+            "wrapped" if job.wrapped else "native",
+            ", ".join(job.regions) or ("those enabled" if run.provider == "aws" else "–"),
             job.role_name or "–",
-            ", ".join(job.after),
+            ", ".join((*job.after, *run.needs.get(job.module, ()))),
         )
     result_console.print(table)
-    result_console.print(f"{len(jobs)} jobs: {len(run.accounts)} accounts × {len(run.modules)} modules")
+    result_console.print(_size(run))
+
+
+def _size(run: Run) -> str:
+    once = f", and {len(run.once)} for all together" if run.once else ""
+    return f"{run.jobs_total} jobs ({len(run.accounts)} accounts × {len(run.modules)} modules{once})"
 
 
 def publish(kafka: KafkaSettings, run: Run, jobs: tuple[Job, ...]) -> None:
@@ -179,37 +231,89 @@ def publish(kafka: KafkaSettings, run: Run, jobs: tuple[Job, ...]) -> None:
         publisher.close()
 
 
-def _request(
-    config: Settings,
-    *,
-    simulated: bool,
-    provider: str,
-    accounts: list[str] | None,
-    accounts_file: Path | None,
-    organization: bool,
-    scope: list[str] | None,
-    regions: list[str] | None,
-    role_name: str | None,
-) -> Request:
-    if provider != "aws":
-        raise UsageError(f"--provider {provider}: this release syncs aws.")
-    if sum((bool(accounts), accounts_file is not None, organization)) != 1:
+@dataclass(frozen=True)
+class _Asked:
+    """What the options of `sync` and `plan` say."""
+
+    providers: tuple[str, ...]
+    instance: str | None
+    accounts: list[str]
+    accounts_file: Path | None
+    organization: bool
+    scope: tuple[str, ...]
+    regions: tuple[str, ...]
+    role_name: str | None
+    wrapped: bool
+    options: tuple[str, ...]
+
+
+def _plan(config: Settings, asked: _Asked, *, simulated: bool, nonce: str) -> tuple[Run, tuple[Job, ...]]:
+    from actors.catalogue import catalogue
+
+    others = catalogue("cartography")
+    for name in asked.providers:
+        if name != "aws" and name not in others:
+            raise UsageError(nearest("provider", name, ("aws", *others)))
+    for option, instead in _OURS.items():
+        if any(each == option or each.startswith(f"{option}=") for each in asked.options):
+            raise UsageError(f"{option} is for Cartography's own command; {instead}.")
+    if asked.options:
+        from actors.wrapped.configuration import configuration
+
+        configuration(asked.options)  # refuses now what the workers would refuse later
+    if asked.providers != ("aws",):
+        return plan(_others(asked), others, time.time_ns() // 1_000_000, nonce)
+    known = catalogue("aws", wrapped=asked.wrapped)
+    if simulated and not asked.scope:
+        known = {name: module for name, module in known.items() if name not in UNANSWERED}
+    run, jobs = plan(_aws(config, asked, simulated=simulated), known, time.time_ns() // 1_000_000, nonce)
+    for module, absent in unmet(run, known).items():
+        progress_console.print(
+            f"[yellow]{module} reads what {', '.join(absent)} would sync, which the scope does not have:[/] it uses "
+            "what is in the graph of that.",
+            highlight=False,
+        )
+    return run, jobs
+
+
+def _others(asked: _Asked) -> Request:
+    if "aws" in asked.providers:
+        raise UsageError("aws is synced by a run of its own; the others may share one: --provider github,okta.")
+    for_aws = {
+        "--account": asked.accounts,
+        "--accounts-file": asked.accounts_file,
+        "--organization": asked.organization,
+        "--scope": asked.scope,
+        "--region": asked.regions,
+        "--role-name": asked.role_name,
+        "--wrapped": asked.wrapped,
+    }
+    if given := [name for name, value in for_aws.items() if value]:
+        raise UsageError(f"{', '.join(given)}: for --provider aws alone.")
+    named = instance_of(asked.instance or "-".join(asked.providers))
+    return Request((named,), asked.providers, provider="cartography", options=asked.options)
+
+
+def _aws(config: Settings, asked: _Asked, *, simulated: bool) -> Request:
+    if asked.instance is not None:
+        raise UsageError("--instance is for providers other than aws, whose accounts have names of their own.")
+    if sum((bool(asked.accounts), asked.accounts_file is not None, asked.organization)) != 1:
         raise UsageError("Give one of --account ID (repeatable), --accounts-file F and --organization.")
-    role = role_name or config.aws.role_name or (config.simulated_aws.role_name if simulated else None)
-    if accounts_file is not None:
-        chosen = read_accounts(accounts_file)
-    elif organization:
+    role = asked.role_name or config.aws.role_name or (config.simulated_aws.role_name if simulated else None)
+    if asked.accounts_file is not None:
+        chosen = read_accounts(asked.accounts_file)
+    elif asked.organization:
         from actors.aws.clients import organization_accounts
 
         chosen = organization_accounts(config.aws)
     else:
-        chosen = tuple(account(each) for each in accounts or ())
+        chosen = tuple(account(each) for each in asked.accounts)
     if len(chosen) > 1 and role is None:
         raise UsageError(
             f"{len(chosen)} accounts, but no role to assume in them: give --role-name NAME or set "
             "CARTORAY_AWS_ROLE_NAME. Without a role, the workers' own credentials are used, which are for one account."
         )
-    return Request(chosen, _listed(scope), _listed(regions), role)
+    return Request(chosen, asked.scope, asked.regions, role, options=asked.options)
 
 
 def _listed(values: list[str] | None) -> tuple[str, ...]:

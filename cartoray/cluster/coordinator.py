@@ -1,7 +1,8 @@
-"""Watches `run_events` and publishes what the runs owe: cleanups, settlements, derived links.
+"""Watches `run_events` and publishes what the runs owe: cleanups, settlements, derived links; and jobs that were held.
 
 It holds no truth: it reads the topic from its beginning whenever it starts, and publishing a step twice changes
-nothing, so any number of coordinators may run at once and any may be killed.
+nothing, so any number of coordinators may run at once and any may be killed. A job that is published twice is done
+twice at worst; the worker that has done it leaves the repetition out.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Mapping
 
 from cartoray.completion import FollowUps, Runs
 from cartoray.errors import UnreadableMessage
-from cartoray.events import EVENT, Event
+from cartoray.events import EVENT, Event, JobReleased, key_of
 from cartoray.kafka import Follower, Publisher
 from cartoray.messages import Message
 from cartoray.settings import KafkaSettings
-from cartoray.topics import topics
+from cartoray.topics import Topics, topics
 from cartoray.wire import encode_step, step_headers
 
 log = logging.getLogger(__name__)
@@ -57,16 +58,30 @@ class Coordinator:
                         log.warning("event_skipped reason=%s", error)
                 if follower.caught_up and touched:  # before that, a step may be owed only because it is not read yet
                     for run_id in touched:
-                        self._publish_owed(run_id, publisher, names.data.name)
+                        self._publish_owed(run_id, publisher, names)
                     touched.clear()
         finally:
             follower.close()
             publisher.close()
 
-    def _publish_owed(self, run_id: str, publisher: Publisher, topic: str) -> None:
-        owed = [s for s in self._runs.states[run_id].owed(self._follow_ups) if s.step_id not in self._published]
-        reports = [publisher.publish(topic, s.account_id.encode(), encode_step(s), step_headers(s)) for s in owed]
-        for step, report in zip(owed, reports, strict=True):
+    def _publish_owed(self, run_id: str, publisher: Publisher, names: Topics) -> None:
+        state = self._runs.states[run_id]
+        owed = [step for step in state.owed(self._follow_ups) if step.step_id not in self._published]
+        jobs = [job for job in state.due(self._follow_ups) if job.job_id not in self._published]
+        reports = [
+            publisher.publish(names.data.name, step.account_id.encode(), encode_step(step), step_headers(step))
+            for step in owed
+        ] + [
+            publisher.publish(names.jobs.name, job.account.id.encode(), job.model_dump_json().encode()) for job in jobs
+        ]
+        for report in reports:
             report.result()
-            self._published.add(step.step_id)
-            log.info("step_published step=%s", step.step_id)
+        released = [JobReleased(run_id=run_id, job_id=job.job_id) for job in jobs]
+        for report in [
+            publisher.publish(names.events.name, key_of(event).encode(), event.model_dump_json().encode())
+            for event in released
+        ]:
+            report.result()
+        for name in (*(step.step_id for step in owed), *(job.job_id for job in jobs)):
+            self._published.add(name)
+            log.info("published what=%s", name)

@@ -30,6 +30,9 @@ _MOTO_SETTINGS = {  # what moto would load into every account and region, and no
     "MOTO_DISABLE_GLOBAL_CORS": "true",
 }
 
+# Modules whose calls go to a host that begins with the account, and 111122223333.127.0.0.1 is none.
+UNANSWERED = frozenset({"s3accountpublicaccessblock"})
+
 
 @dataclass(frozen=True)
 class SimulatedAws:

@@ -178,7 +178,7 @@ def crew(
 @contextlib.contextmanager
 def scenario(crew: Crew, held: Sequence[str] = ()) -> Iterator[Scenario]:
     regions = [word for region in crew.aws.regions for word in ("--region", region)]
-    command = ("sync", "--organization", *regions, "--json")
+    command = ("sync", "--organization", "--scope", "native", *regions, "--json")
     before = frozenset(run_of(event) for event in _events(crew.settings))
     wipe(crew.graph)
     assert run(crew.graph, _STALE, accounts=list(crew.aws.accounts))

@@ -20,7 +20,7 @@ from cartoray.stack.simulated_aws import SimulatedAws
 pytestmark = pytest.mark.stack
 
 NOBODY = "999999999999"  # an account that has no role for us
-ONE_ACCOUNT = ("sync", "--account", "111111111111")
+ONE_ACCOUNT = ("sync", "--scope", "native", "--account", "111111111111")
 
 
 @pytest.fixture
@@ -44,7 +44,12 @@ def dead_port() -> int:
         (("--account", "111111111111", "--scope", "ec2:instnace"), "Did you mean ec2:instance"),
         (("--account", "111111111111", "--scope", "ec2:volumes,ec2:vcp"), "Did you mean ec2:vpc"),
         (("--account", "111111111111", "--region", "europe"), "'europe' is not a region"),
-        (("--account", "111111111111", "--provider", "gpc"), "--provider gpc: this release syncs aws."),
+        (("--account", "111111111111", "--provider", "gpc"), "Did you mean gcp"),
+        (("--account", "111111111111", "--provider", "github"), "--account: for --provider aws alone."),
+        (("--provider", "aws,github"), "aws is synced by a run of its own"),
+        (("--account", "111111111111", "--instance", "x"), "--instance is for providers other than aws"),
+        (("--provider", "github", "--instance", "all"), "'all' stands for all of a run"),
+        (("--provider", "github", "--", "--github-config"), "No such option: --github-config"),
         ((), "Give one of --account ID (repeatable), --accounts-file F and --organization."),
     ],
 )
@@ -131,12 +136,15 @@ def denied(
     with open_graph(stack_settings.neo4j) as driver:
         empty(driver)
         with serving(variables, folder):
-            cartoray("sync", "--organization", "--json", environment=variables, folder=folder).expect(0)
+            everything = ("sync", "--organization", "--scope", "native", "--json")
+            cartoray(*everything, environment=variables, folder=folder).expect(0)
             assert run(driver, _OF_NOBODY, account=NOBODY)
             changes = simulated_aws.mutate(seed=700_001)
             simulated_aws.faults(deny=[denial])
             try:
-                done = cartoray("sync", *asked, "--json", environment=variables, folder=folder).expect(3)
+                done = cartoray(
+                    "sync", "--scope", "native", *asked, "--json", environment=variables, folder=folder
+                ).expect(3)
             finally:
                 simulated_aws.faults(deny=[])
         yield Seen(done, changes, accounts, _nodes(driver))

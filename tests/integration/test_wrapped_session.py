@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,10 +28,11 @@ from cartography.models.aws.ec2.vpc_cidr import AWSIPv4CidrBlockSchema
 from ingestion_rows import snapshot, wipe
 
 from actors.wrapped.schema_queries import schema_of
-from actors.wrapped.session import GraphSession
+from actors.wrapped.session import GraphDriver, GraphSession
 from actors.wrapped.stream import WriteRefused
 from cartoray.dead_letters import read_dead_letter
 from cartoray.errors import KafkaUnavailable
+from cartoray.events import EVENT, QueryLanded
 from cartoray.kafka import Admin, Follower, Publisher, read_all
 from cartoray.messages import Message
 from cartoray.queries import SIGNATURE
@@ -113,19 +114,25 @@ def play(session: Any, tag: int) -> list[Any]:
 SEEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
+@contextmanager
+def opened(settings: Settings, name: str = "cartography") -> Iterator[GraphSession]:
+    with GraphDriver(settings, name) as driver, driver.session() as session:
+        yield session
+
+
 def test_the_graph_and_what_is_read_are_those_of_neo4js_own_session(bench: Bench, graph: neo4j.Driver) -> None:
     with graph.session() as session:
         read = [play(session, tag) for tag in (1, 2)]
     want = snapshot(graph)
     wipe(graph)
-    with bench.serving(), GraphSession(bench.settings) as session:
+    with bench.serving(), opened(bench.settings) as session:
         assert [play(session, tag) for tag in (1, 2)] == read
     assert snapshot(graph) == want
     assert bench.reasons() == []
 
 
 def test_loads_travel_as_rows_of_their_schema_and_the_rest_as_queries(bench: Bench) -> None:
-    with bench.serving(), GraphSession(bench.settings) as session:
+    with bench.serving(), opened(bench.settings) as session:
         play(session, 1)
     kinds = [message.headers["kind"] for message in read_all(bench.settings.kafka, bench.topics.data.name)]
     assert kinds.count(b"rows") == 4
@@ -145,7 +152,7 @@ def test_every_query_of_the_builder_is_known_again() -> None:
 
 def test_what_lands_late_is_related_when_the_session_ends(bench: Bench, graph: neo4j.Driver) -> None:
     kwargs = {"lastupdated": 1, "AWS_ID": ACCOUNT, "Region": REGION}
-    with bench.serving(), GraphSession(bench.settings) as session:
+    with bench.serving(), opened(bench.settings) as session:
         load(session, EC2InstanceSchema(), [{"InstanceId": "i-1", "ReservationId": "r-1"}], **kwargs)
         load(session, EC2ReservationSchema(), [{"ReservationId": "r-1"}], **kwargs)
     with graph.session() as session:
@@ -155,7 +162,7 @@ def test_what_lands_late_is_related_when_the_session_ends(bench: Bench, graph: n
 def test_rows_with_columns_of_mixed_types_arrive_as_they_are(bench: Bench, graph: neo4j.Driver) -> None:
     query = "UNWIND $DictList AS row MERGE (n:Odd{id: row.id}) SET n.value = row.value, n.deep = row.map.deep"
     rows = [{"id": 1, "value": "a", "map": {"deep": 1}}, {"id": 2, "value": 2, "map": None}, {"id": 3, "value": [True]}]
-    with bench.serving(), GraphSession(bench.settings) as session:
+    with bench.serving(), opened(bench.settings) as session:
         run_write_query(session, query, DictList=rows)
     with graph.session() as session:
         found = session.run("MATCH (n:Odd) RETURN n.value, n.deep ORDER BY n.id").values()
@@ -165,17 +172,40 @@ def test_rows_with_columns_of_mixed_types_arrive_as_they_are(bench: Bench, graph
 def test_what_ingestion_refuses_is_raised_with_neo4js_reason_and_the_rest_lands(
     bench: Bench, graph: neo4j.Driver
 ) -> None:
-    session = GraphSession(bench.settings)
-    with bench.serving():
+    with bench.serving(), GraphDriver(bench.settings) as driver, closing(driver.session()) as session:
         session.run("MERGE (n:Before{id: 1})")
         session.run("MERGE (n:Wrong{id: $nowhere})")
         session.run("MERGE (n:Behind{id: 1})")
         with pytest.raises(WriteRefused, match="nowhere"):
             session.flush()
-    session.close()
     with graph.session() as plain:
         assert plain.run("MATCH (n) RETURN count(n)").single()[0] == 2
     assert len(bench.reasons()) == 1
+
+
+def test_a_statement_with_a_limit_is_repeated_until_it_changes_nothing(bench: Bench, graph: neo4j.Driver) -> None:
+    statement = "MATCH (n:Old) WITH n LIMIT $LIMIT_SIZE DETACH DELETE n"
+    with bench.serving(), opened(bench.settings) as session:
+        session.run("UNWIND range(1, 25) AS id CREATE (:Old{id: id})")
+        GraphStatement(statement, iterative=True, iterationsize=10).run(session)
+    with graph.session() as plain:
+        assert plain.run("MATCH (n) RETURN count(n)").single()[0] == 0
+    events = [
+        EVENT.validate_json(message.value) for message in read_all(bench.settings.kafka, bench.topics.events.name)
+    ]
+    counted = [dict(event.counters) for event in events if isinstance(event, QueryLanded)]
+    assert {"nodes_deleted": 25} in counted
+
+
+def test_what_is_stale_is_kept_when_it_is_withheld(bench: Bench, graph: neo4j.Driver) -> None:
+    kwargs = {"AWS_ID": ACCOUNT, "Region": REGION}
+    with bench.serving(), opened(bench.settings) as session:
+        load(session, AWSVpcSchema(), [{"VpcId": "v-1"}], lastupdated=1, **kwargs)
+        session.withholds = lambda: True
+        GraphJob.from_node_schema(AWSVpcSchema(), {"UPDATE_TAG": 2, "AWS_ID": ACCOUNT}).run(session)
+        assert session.withheld > 0
+    with graph.session() as plain:
+        assert plain.run("MATCH (n:AWSVpc) RETURN count(n)").single()[0] == 1
 
 
 def test_a_session_that_can_no_longer_follow_says_so_instead_of_waiting_for_ever(
@@ -184,12 +214,11 @@ def test_a_session_that_can_no_longer_follow_says_so_instead_of_waiting_for_ever
     def gone(*_: object) -> list[Message]:
         raise KafkaUnavailable("the client ended")
 
-    session = GraphSession(bench.settings)
-    monkeypatch.setattr(Follower, "poll", gone)
-    session.run("MERGE (n:Never{id: 1})")  # nobody serves
-    with pytest.raises(KafkaUnavailable, match="the client ended"):
-        session.flush()
-    session.close()
+    with GraphDriver(bench.settings) as driver, closing(driver.session()) as session:
+        monkeypatch.setattr(Follower, "poll", gone)
+        session.run("MERGE (n:Never{id: 1})")  # nobody serves
+        with pytest.raises(KafkaUnavailable, match="the client ended"):
+            session.flush()
 
 
 @pytest.mark.parametrize("wrong", ["unsigned", "another key", "altered"])
@@ -201,11 +230,9 @@ def test_with_a_signing_key_only_queries_of_who_has_it_are_run(
     other = bench.settings.kafka.model_copy(
         update={"signing_key": Bench(stack_settings, keys[wrong]).settings.kafka.signing_key}
     )
-    stranger = GraphSession(bench.settings.model_copy(update={"kafka": other}))
     if wrong == "altered":
-        captured = GraphSession(bench.settings, key="other")
-        captured.run("MERGE (n:Harmless{id: 1})")
-        captured.close()
+        with GraphDriver(bench.settings, "other") as driver:
+            driver.session().run("MERGE (n:Harmless{id: 1})")
         (message,) = read_all(bench.settings.kafka, bench.topics.data.name)
         assert SIGNATURE in message.headers
         headers = dict(message.headers) | {"tag": b"9"}
@@ -213,13 +240,13 @@ def test_with_a_signing_key_only_queries_of_who_has_it_are_run(
         publisher.publish(bench.topics.data.name, message.key, message.value, list(headers.items())).result()
         publisher.close()
     else:
-        stranger.run("MERGE (n:Evil{id: 1})")
-    with bench.serving(), GraphSession(bench.settings) as session:
+        with GraphDriver(bench.settings.model_copy(update={"kafka": other})) as stranger:
+            stranger.session().run("MERGE (n:Evil{id: 1})")
+    with bench.serving(), opened(bench.settings) as session:
         session.run("MERGE (n:Good{id: 1})")
         session.flush()
         while not bench.reasons():
             pass
-    stranger.close()
     assert ["CARTORAY_KAFKA_SIGNING_KEY" in reason for reason in bench.reasons()] == [True]
     with graph.session() as plain:
         labels = set(plain.run("MATCH (n) RETURN labels(n)[0]").value())

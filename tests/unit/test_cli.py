@@ -70,7 +70,8 @@ def test_help_loads_neither_ray_nor_boto3_nor_cartography() -> None:
     [
         (["plan"], 2, "Give one of --account"),
         (["plan", "--account", "12"], 2, "'12' is not an AWS account ID; they have 12 digits"),
-        (["plan", "--account", "111111111111", "--provider", "gcp"], 2, "this release syncs aws"),
+        (["plan", "--account", "111111111111", "--provider", "gcp"], 2, "--account: for --provider aws alone"),
+        (["plan", "--provider", "gpc"], 2, "Did you mean gcp"),
         (["plan", "--account", "111111111111", "--scope", "ec2:instances"], 2, "Did you mean ec2:instance"),
         (["plan", "--account", "111111111111", "--region", "mars"], 2, "'mars' is not a region"),
         (["plan", "--account", "111111111111", "--account", "222222222222"], 2, "no role to assume"),

@@ -13,6 +13,7 @@ from cartoray.events import (
     Deferral,
     Event,
     JobEnded,
+    JobReleased,
     JobStarted,
     MessageRefused,
     QueryLanded,
@@ -253,3 +254,134 @@ def test_a_step_that_cannot_be_done_is_a_failure_with_its_reason() -> None:
 def test_events_that_are_different_facts_have_different_keys() -> None:
     events = [*planned(), *everything()]
     assert len({key_of(event) for event in events}) == len(events)
+
+
+WAITING = RUN.model_copy(
+    update={
+        "modules": ("account", "x", "y", "reads", "tags"),
+        "once": ("analysis",),
+        "wrapped": ("reads", "tags", "analysis"),
+        "late": ("tags",),
+        "needs": {"reads": ("x",), "tags": ("reads", "y"), "analysis": ("x", "tags")},
+        "cleaned": ("x",),
+    }
+)
+DEFERRAL = Deferral(partition=3, offset=44, relationship=1, rows=7)
+
+
+def waiting() -> list[Event]:
+    return [RunPlanned(run=WAITING), RunPublished(run_id="r1")]
+
+
+def due(state: RunState) -> set[str]:
+    return {job.job_id.split("/", 1)[1] for job in state.due(FOLLOW_UPS)}
+
+
+def land(state: RunState, *step_names: str) -> None:
+    """Those steps that are owed under these names."""
+    for step in list(state.owed(FOLLOW_UPS)):
+        if step.step_id.split("/")[1] in step_names:
+            state.apply(StepLanded(run_id="r1", step_id=step.step_id, at_ms=9))
+
+
+def tell(state: RunState, *events: Event) -> None:
+    for event in events:
+        state.apply(event)
+
+
+def test_a_job_is_due_when_what_it_needs_has_landed_and_was_cleaned_up() -> None:
+    state = state_after(*waiting())
+    assert due(state) == set()
+    tell(state, *whole(A, "x"))
+    assert due(state) == set()
+    land(state, "cleanup-x")
+    assert due(state) == {f"{A}/reads"}  # of this account alone
+    assert due(state) == {f"{A}/reads"}  # until somebody says that it was released
+    tell(state, JobReleased(run_id="r1", job_id=job_id("r1", A, "reads")))
+    assert due(state) == set()
+
+
+def test_a_late_job_waits_for_what_its_account_deferred() -> None:
+    state = state_after(*waiting(), landed(A, "x", 0, deferrals=(DEFERRAL,)), ended(A, "x"))
+    tell(state, *(event for module in ("account", "y", "reads") for event in whole(A, module)))
+    assert due(state) == set()
+    land(state, "settle-early")
+    assert due(state) == {f"{A}/tags"}
+
+
+def test_what_was_resolved_before_the_late_jobs_is_not_settled_again() -> None:
+    state = state_after(*waiting(), landed(A, "x", 0, deferrals=(DEFERRAL,)), ended(A, "x"))
+    tell(state, *(event for account in (A, B) for module in WAITING.modules for event in whole(account, module)))
+    settling = [step for step in state.owed(FOLLOW_UPS) if step.step_id.split("/")[1] == "settle-early"]
+    entry = Unresolved(relationship="A-R->B", target_label="B", rows=7)
+    for unresolved, again in (((), 0), ((entry,), 1)):
+        other = state_after(*waiting(), landed(A, "x", 0, deferrals=(DEFERRAL,)), ended(A, "x"))
+        tell(other, *(event for account in (A, B) for module in WAITING.modules for event in whole(account, module)))
+        tell(other, *(StepLanded(run_id="r1", step_id=s.step_id, at_ms=9, unresolved=unresolved) for s in settling))
+        assert sum(step.step_id.split("/")[1] == "settle" for step in other.owed(FOLLOW_UPS)) == again
+
+
+def test_a_job_for_all_accounts_waits_for_every_account_and_their_steps() -> None:
+    state = state_after(*waiting())
+    tell(state, *(event for account in (A, B) for module in WAITING.modules for event in whole(account, module)))
+    assert due(state) == set()
+    land_owed(state)
+    assert due(state) == {"all/analysis"}
+    assert not state.is_complete(FOLLOW_UPS)
+    tell(state, *whole("all", "analysis"))
+    assert state.is_complete(FOLLOW_UPS)
+    assert state.outcome is Outcome.COMPLETE
+
+
+def test_what_needs_a_failed_job_is_skipped_and_says_so_and_the_rest_goes_on() -> None:
+    state = state_after(*waiting(), ended(A, "x", 0, failed="raised"))
+    tell(state, *(event for module in WAITING.modules for event in whole(B, module)))
+    tell(state, *(event for module in ("account", "y") for event in whole(A, module)))
+    land_owed(state)
+    assert {failure.job_id.split("/", 1)[1]: failure.reason for failure in state.skipped()} == {
+        f"{A}/reads": "It needs x, which did not land.",
+        f"{A}/tags": "It needs reads, which did not land.",
+        "all/analysis": "It needs x, tags in every account, which did not land.",
+    }
+    assert state.is_complete(FOLLOW_UPS)
+    assert state.outcome is Outcome.WITH_FAILURES
+
+
+def test_what_needs_a_job_that_was_refused_a_part_is_done_but_nothing_is_cleaned_up() -> None:
+    part = ended(A, "x", failed="denied in one region").model_copy(update={"outcome": "partial"})
+    state = state_after(*waiting(), part, landed(A, "x", 0))
+    assert state.job_state(A, "x") is JobState.FAILED
+    assert due(state) == {f"{A}/reads"}
+    tell(state, *(event for module in ("account", "y", "reads", "tags") for event in whole(A, module)))
+    assert [step.actions for step in state.owed(FOLLOW_UPS) if "/cleanup" in step.step_id] == [(Y,)]
+
+
+@given(st.randoms(use_true_random=False))
+def test_what_is_due_and_skipped_does_not_depend_on_the_order_of_events(chance: random.Random) -> None:
+    events = [
+        *waiting(),
+        ended(A, "x", 0, failed="raised"),
+        *whole(A, "y"),
+        *whole(B, "x"),
+        *whole(B, "account"),
+        StepLanded(run_id="r1", step_id=_cleanup_of_x(B), at_ms=9),
+    ]
+    expected = state_after(*events)
+    assert due(expected) == {f"{B}/reads"}
+    chance.shuffle(events)
+    state = state_after(*events)
+    assert (due(state), view(state)) == (due(expected), view(expected))
+
+
+def test_a_job_that_lands_after_all_brings_back_what_was_skipped_for_it() -> None:
+    state = state_after(*waiting(), ended(A, "x", 0, failed="raised"))
+    assert state.job_state(A, "tags") is JobState.SKIPPED
+    tell(state, ended(A, "x", attempt="a2"), landed(A, "x", 0, attempt="a2"))
+    land(state, "cleanup-x")
+    assert state.job_state(A, "tags") is JobState.PLANNED
+    assert due(state) == {f"{A}/reads"}
+
+
+def _cleanup_of_x(account: str) -> str:
+    state = state_after(*waiting(), *whole(account, "x"))
+    return next(step.step_id for step in state.owed(FOLLOW_UPS))

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from graphlib import CycleError
 
 import pytest
 
 from cartoray.errors import UnknownModule, UsageError
-from cartoray.planning import Request, account, plan
+from cartoray.planning import Request, account, instance, plan, unmet
 
 
 @dataclass(frozen=True)
 class Declared:
     name: str
     after: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    wrapped: bool = False
+    once: bool = False
+    late: bool = False
+    cleans: bool = False
 
 
 KNOWN = {
@@ -48,12 +54,65 @@ def test_a_job_waits_only_for_modules_that_are_in_the_run() -> None:
     assert {job.module: job.after for job in jobs} == {"account": (), "ec2:volumes": ("account",)}
 
 
+MIXED = {
+    each.name: each
+    for each in (
+        Declared("account"),
+        Declared("ec2:instance", ("account",), cleans=True),
+        Declared("ec2:vpc", ("account",), cleans=True),
+        Declared("network", ("account", "ec2:instance"), needs=("balancer",)),
+        Declared("balancer", ("account",), needs=("ec2:instance",), wrapped=True),
+        Declared("tags", ("account",), needs=("balancer", "ec2:vpc"), wrapped=True, late=True),
+        Declared("analysis:a", ("account",), needs=("balancer",), wrapped=True, once=True),
+        Declared("analysis:b", ("account",), needs=("tags", "analysis:a"), wrapped=True, once=True),
+    )
+}
+
+
+def test_jobs_that_need_others_are_held_and_the_rest_is_published() -> None:
+    run, jobs = plan(Request(ACCOUNTS), MIXED, now_ms=0, nonce="x")
+    assert [job.module for job in jobs[::2]] == ["account", "ec2:instance", "ec2:vpc"]
+    assert run.jobs_total == 6 * 2 + 2
+    assert run.needs["network"] == ("balancer",)
+    assert run.after["network"] == ("account", "ec2:instance")  # between native modules the order of data is enough
+    assert run.needs["balancer"] == ("account", "ec2:instance")
+    assert (run.late, run.once) == (("tags",), ("analysis:a", "analysis:b"))
+    assert set(run.cleaned) == {"ec2:instance", "ec2:vpc"}  # tags reads VPCs: none that is stale
+    assert {job.module for job in run.jobs() if job.wrapped} == {"balancer", "tags", "analysis:a", "analysis:b"}
+    assert all(len(job.accounts) == 2 for job in run.jobs() if job.account.id == "all")
+
+
+def test_a_scope_leaves_out_what_is_not_asked_for_and_says_what_is_read_from_there() -> None:
+    run, jobs = plan(Request(ACCOUNTS[:1], modules=("tags",)), MIXED, now_ms=0, nonce="x")
+    assert run.modules == ("account", "tags")
+    assert run.needs == {"tags": ("account",)}
+    assert [job.module for job in jobs] == ["account"]
+    assert unmet(run, MIXED) == {"tags": ("balancer", "ec2:vpc")}
+
+
+def test_native_and_analysis_stand_for_all_such_modules() -> None:
+    run, _ = plan(Request(ACCOUNTS[:1], modules=("native",)), MIXED, now_ms=0, nonce="x")
+    assert set(run.modules) == {"account", "ec2:instance", "ec2:vpc", "network"}
+    run, _ = plan(Request(ACCOUNTS[:1], modules=("balancer", "analysis")), MIXED, now_ms=0, nonce="x")
+    assert run.once == ("analysis:a",)  # the other reads tags, which are not in the scope
+
+
+def test_modules_that_wait_for_each_other_cannot_be_planned() -> None:
+    circle = {
+        "a": Declared("a", needs=("b",), wrapped=True),
+        "b": Declared("b", needs=("a",), wrapped=True),
+    }
+    with pytest.raises(CycleError):
+        plan(Request(ACCOUNTS), circle, now_ms=0, nonce="x")
+
+
 @pytest.mark.parametrize(
     ("request_", "text"),
     [
         (Request(()), "No account to sync"),
         (Request((ACCOUNTS[0], ACCOUNTS[0])), "111111111111 is given twice"),
         (Request(ACCOUNTS, regions=("us-east1",)), "'us-east1' is not a region"),
+        (Request((instance("all"),)), "'all' stands for all of a run"),
     ],
 )
 def test_what_cannot_be_is_refused(request_: Request, text: str) -> None:

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cartoray.messages import Message
+from cartoray.queries import Query
 from cartoray.steps import CleanupNodes, Step
-from cartoray.wire import RowsHeader
-from ingestion.batching import Batcher, Item, Limits, RowsItem, StepItem, groups, split
+from cartoray.wire import Origin, RowsHeader
+from ingestion.batching import Batcher, Item, Limits, QueryItem, RowsItem, StepItem, groups, split
 
 LABELS = {
     "instance": frozenset({"Instance", "Compute"}),
@@ -28,6 +29,11 @@ def rows_item(offset: int, *, partition: int = 0, schema: str = "instance", rows
 def step_item(offset: int, *, partition: int = 0) -> StepItem:
     step = Step(run_id="r", update_tag=1, step_id="s", account_id="1", actions=(CleanupNodes(schema_path="x"),))
     return StepItem(Message("graph_data", partition, offset, b"1", b"{}", {}), step)
+
+
+def query_item(offset: int, *, partition: int = 0) -> QueryItem:
+    message = Message("graph_data", partition, offset, b"1", b"{}", {})
+    return QueryItem(message, Origin("run", 1, "job", "attempt", offset), Query("RETURN 1", {}))
 
 
 def offsets(items: object) -> list[int]:
@@ -108,9 +114,9 @@ def test_a_batch_holds_its_limits_and_a_step_is_alone(items: list[Item]) -> None
     while batch := batcher.take(0, rest=True):
         if len(batch.items) == 1:
             continue  # one message may be larger than a batch: it is split when the database asks for it
-        assert batch.alone is None
+        assert batch.step is None
         assert all(isinstance(item, RowsItem) for item in batch.items)
-        assert sum(len(item.rows) for item in batch.rows_items) <= LIMITS.rows
+        assert sum(len(item.rows) for item in batch.rows) <= LIMITS.rows
         assert sum(len(item.message.value) for item in batch.items) <= LIMITS.bytes
 
 
@@ -133,6 +139,18 @@ def test_a_full_batch_does_not_wait() -> None:
     batch = batcher.take(0)
     assert batch is not None
     assert (offsets(batch.items), batch.reason) == ([0, 1], "rows or bytes")
+
+
+def test_queries_that_follow_each_other_are_one_batch_up_to_what_is_none() -> None:
+    batcher = Batcher(LIMITS)
+    for item in (query_item(0), query_item(1), rows_item(2), query_item(3), query_item(0, partition=1)):
+        batcher.add(item, 0)
+    batch = batcher.take(0)
+    assert batch is not None
+    assert [(item.message.partition, item.message.offset) for item in batch.queries] == [(0, 0), (0, 1), (1, 0)]
+    batch = batcher.take(0, rest=True)
+    assert batch is not None
+    assert (offsets(batch.items), batch.queries) == ([2], ())
 
 
 def test_a_step_holds_up_its_own_partition_alone() -> None:

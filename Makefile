@@ -6,7 +6,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-whole lint unit lock clean
+.PHONY: help demo test test-whole test-providers test-judge bench lint unit lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -34,8 +34,26 @@ lint: .venv/.built
 unit: .venv/.built
 	$(BIN)/pytest
 
-test-whole: .venv/.built  ## all AWS modules through `cartoray cartography` against stock: minutes, not part of `make test`
+test-whole: .venv/.built  ## all AWS modules, as a command and as jobs, against stock: minutes, not part of `make test`
 	$(BIN)/pytest tests/whole -s
+
+test-providers: .venv/.built  ## GitHub, Kubernetes and Okta, against stock and stand-ins of their APIs: minutes
+	$(BIN)/pytest tests/providers -s
+
+# The tests of the Cartography that requirements.lock pins: they are in its source distribution, not in its wheel.
+.judge/.had: .venv/.built
+	mkdir -p .judge
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-binary cartography --no-deps --dest .judge \
+	  "$$(grep -oE '^cartography==[^ ]+' requirements.lock)"
+	tar xzf .judge/cartography-*.tar.gz -C .judge --strip-components=1 --wildcards '*/tests'
+	$(BIN)/uv pip install --quiet --target .judge/plugins --no-deps pytest-mock pytest-asyncio
+	@touch $@
+
+test-judge: .judge/.had  ## Cartography's own integration tests, against stock and through us: long
+	CARTOGRAPHY_SOURCES=.judge $(BIN)/pytest tests/judge -s
+
+bench: .venv/.built  ## a first sync of 10 accounts, against stock Cartography: minutes
+	$(BIN)/python -W ignore -m bench.wrapped
 
 lock:  ## take the newest versions that pyproject.toml allows into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra local --group dev --universal --generate-hashes \

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -39,6 +40,8 @@ ROWS_MAX = 100_000  # in one message; a null column needs no bytes for its rows,
 COLUMNS_MAX = 1_000
 DECOMPRESSED_BYTES_MAX = 64 * 1024 * 1024
 _JSON_COLUMN = {b"cartoray.encoding": b"json"}
+_ISO_COLUMN = {b"cartoray.encoding": b"iso"}
+_READ: Mapping[bytes, Callable[[str], Any]] = {b"json": json.loads, b"iso": datetime.fromisoformat}
 # what pyarrow, struct and json raise on bytes that are not what they should be
 _UNREADABLE = (
     pa.ArrowException,
@@ -78,7 +81,8 @@ _STEP: TypeAdapter[Step] = TypeAdapter(Step)
 def encode_rows(rows: Sequence[Row], columns: Sequence[str]) -> pa.Table:
     """`rows` (one per node, in order) as a table of `columns`; a field that a row lacks is null.
 
-    Types are inferred per column over all rows. A column that mixes types, or holds maps, travels as JSON.
+    Types are inferred per column over all rows. A column that mixes types, or holds maps, travels as JSON; date-times
+    that are not all in UTC travel as texts, since Arrow has one zone a column.
     Raises RowRejected naming row and field: an integer beyond 64 bits, or a value of no known type.
     """
     fields, arrays = [], []
@@ -95,8 +99,13 @@ def _encode_column(column: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:
         array: pa.Array | None = pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         array = None
-    if array is not None and pa.types.is_timestamp(array.type) and array.type.tz is not None:
+    if array is not None and pa.types.is_timestamp(array.type):
+        if any(value is not None and value.utcoffset() != timedelta(0) for value in values):
+            texts = [None if value is None else value.isoformat() for value in values]
+            return pa.field(column, pa.string(), metadata=_ISO_COLUMN), pa.array(texts, pa.string())
         array = array.cast(_UTC)
+    if array is not None and not _kept(array.type, values):
+        array = None
     if array is not None and _plain(array.type):
         return pa.field(column, array.type), array
     for number, value in enumerate(values):
@@ -107,6 +116,13 @@ def _encode_column(column: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:
     except (TypeError, ValueError) as error:
         raise RowRejected(f"Column {column}: {error}.") from None
     return pa.field(column, pa.string(), metadata=_JSON_COLUMN), pa.array(texts, pa.string())
+
+
+def _kept(kind: pa.DataType, values: Sequence[Any]) -> bool:
+    """Whether Arrow took the values as they are: of integers beside floats it makes floats, in Neo4j another type."""
+    if pa.types.is_list(kind):
+        return all(_kept(kind.value_type, each) for each in values if each is not None)
+    return not pa.types.is_float64(kind) or all(isinstance(each, float) for each in values if each is not None)
 
 
 def _plain(kind: pa.DataType) -> bool:
@@ -162,8 +178,8 @@ def decode_rows(value: bytes) -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = {}
         for field, array in zip(batch.schema, batch.columns, strict=True):
             values = array.to_pylist()
-            if (field.metadata or {}).get(b"cartoray.encoding") == b"json":
-                values = [None if text is None else json.loads(text) for text in values]
+            if read := _READ.get((field.metadata or {}).get(b"cartoray.encoding", b"")):
+                values = [None if text is None else read(text) for text in values]
             columns[field.name] = values
     except _UNREADABLE as error:
         raise UnreadableMessage(f"Not a valid Arrow IPC stream: {error}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pyarrow as pa
@@ -56,6 +56,21 @@ def test_values_come_back_as_they_went(values: list[Any]) -> None:
 def test_a_column_that_mixes_types_comes_back_exactly() -> None:
     rows = [{"v": value} for value in ("a", ["b", "c"], 3, None, True, {"k": [1]}, 2.5)]
     assert through(rows, ["v"]) == rows
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [7, 7.5, None],
+        [[1, 2.5], [3], None],
+        [datetime(2030, 1, 1, tzinfo=timezone(timedelta(hours=2))), None],
+        [datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=timezone(timedelta(hours=-5)))],
+        [datetime(2030, 1, 1), None],
+    ],
+)
+def test_what_arrow_has_one_type_or_zone_for_comes_back_as_it_went(values: list[Any]) -> None:
+    back = [row["v"] for row in through([{"v": value} for value in values], ["v"])]
+    assert repr(back) == repr(values)  # since 7 == 7.0, and one instant is the same in all zones
 
 
 def test_a_field_that_a_row_lacks_is_null_and_one_that_is_not_asked_for_is_not_sent() -> None:

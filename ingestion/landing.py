@@ -14,6 +14,7 @@ from typing import Any
 
 from cartoray.errors import RowRejected, UnreadableMessage
 from cartoray.events import Deferral, QueryLanded, StepLanded, Unresolved
+from cartoray.jobs import SESSION_PREFIX
 from cartoray.queries import LIMIT, Query, to_json
 from cartoray.steps import CleanupNodes, DeriveLinks, Settle, Step
 from cartoray.wire import Origin
@@ -22,7 +23,7 @@ from ingestion.batching import QueryItem, RowsItem, groups, split
 from ingestion.deferred import Read, settle
 from ingestion.derivations import derivation
 from ingestion.recovery import Bisect, Halve
-from ingestion.statements import Index, Relationship, Statements, cleanups, statements
+from ingestion.statements import Index, Relationship, Statements, cleanups, keeping_newer, statements
 from ingestion.writer import Abandoned, Answer, Missing, Writer
 
 CLEANUP_ROWS = 1_000  # nodes in one round; `DETACH DELETE` takes all their relationships into the same transaction
@@ -115,8 +116,9 @@ class Landing:
         blame is refused. Raises GraphRefused, GraphUnavailable, Abandoned.
         """
         answers: list[Answer | str] = []
+        queries = [keeping_newer(item.query, alone=item.origin.run_id.startswith(SESSION_PREFIX)) for item in items]
         while len(answers) < len(items):
-            some = [item.query for item in items[len(answers) :]]
+            some = queries[len(answers) :]
             together = self._attempts.run(partial(self._writer.queries, some), splittable=True) if len(some) > 1 else []
             if isinstance(together, Halve | Bisect) or not together:
                 answers.append(self._query(some[0]))

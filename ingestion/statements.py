@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 from cartography.graph.cleanupbuilder import build_cleanup_queries
@@ -35,6 +35,7 @@ from cartography.version import get_cartography_version
 
 from cartoray import schemas
 from cartoray.errors import UnreadableMessage
+from cartoray.queries import Query
 
 # Labels that are one schema's own and another's extra label: two nodes that differ may carry it with the same id, so
 # their ids are not constrained. A test compares this with all schemas of the release.
@@ -48,6 +49,7 @@ _ASSIGNED = re.compile(r"^i\.(\w+) = (.+)$", re.DOTALL)
 _INDEX = re.compile(r"^CREATE INDEX IF NOT EXISTS FOR (\(n:\w+\)|\(\)<?-\[r:\w+\]->?\(\)) ON \(([^)]+)\);$")
 _UNBOUND = re.compile(r"(MATCH \(n\)<?-\[r:\w+\]->?)\(:(\w+)\)\s+WHERE ")
 _OF_ACCOUNT = "EXISTS {{ (:AWSAccount{{id: $AWS_ID}})-[:RESOURCE]->({}) }}"
+_OTHER_TAG = re.compile(r"(\blastupdated) <> (\$UPDATE_TAG\b)")
 _CLEANUP = re.compile(
     r"(?P<var>\w)\.lastupdated <> \$UPDATE_TAG(?P<more>(?:\s+AND [^\n]+)*)\s+"
     r"WITH (?P=var) LIMIT \$LIMIT_SIZE\s+(?P<detach>DETACH )?DELETE (?P=var);\s*$"
@@ -292,6 +294,21 @@ def cleanups(path: str) -> tuple[str, ...]:
                 f"The cleanup of {path} needs ${', $'.join(sorted(unknown))}, which no step carries."
             )
     return tuple(guarded(bound(query)) for query in stock)
+
+
+def keeping_newer(query: Query, *, alone: bool) -> Query:
+    """A query that deletes what its run did not refresh: what a newer run has written stays. Any other as it is.
+
+    Rows never set `lastupdated` back, so a run that is overtaken would else delete what both have seen. Stock's cleanup
+    queries are `guarded`, too; and, unless they stand `alone`, `bound`: where accounts are synced one after the other,
+    one may delete what another refreshes later, but here that may be at it right now, or fail.
+    """
+    if "DELETE" not in query.text or _OTHER_TAG.search(query.text) is None:
+        return query
+    if _CLEANUP.search(query.text) is None:
+        return replace(query, text=_OTHER_TAG.sub(r"\1 < \2", query.text))
+    unbound = "AWS_ID" in query.parameters and "$AWS_ID" not in query.text and _UNBOUND.search(query.text)
+    return replace(query, text=guarded(bound(query.text) if unbound and not alone else query.text))
 
 
 def bound(query: str) -> str:

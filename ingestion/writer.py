@@ -45,6 +45,7 @@ _COUNTERS = [name for name in vars(neo4j.SummaryCounters) if name.endswith(("ed"
 _RACE_TRIES = 20
 _NEW_BATCHES = 4  # where nearly all rows were new, so many batches are not compared: it would cost them 8% each
 _RACE_S = 0.1
+_OWED_MAX, _OWED_S_MAX = 64, 2.0  # indexes that wait to be made together, and seconds
 
 
 class WriteFailed(Exception):
@@ -101,6 +102,8 @@ class Writer:
         self._compare_after: dict[str, int] = {}  # schema → batches to be written without comparing
         self.rows_unchanged = 0  # since the start, in transactions that were committed or not
         self._present: dict[tuple[str, tuple[str, ...]], _Present] | None = None
+        self._owed: list[str] = []  # queries of indexes that are to be made soon
+        self._owed_since_s = 0.0
 
     def close(self) -> None:
         self._driver.close()
@@ -144,7 +147,7 @@ class Writer:
         work = []
         for group in groups:
             schema = statements(group.schema)
-            self.ensure(schema.path, schema.indexes)
+            self.ensure(schema.path, schema.indexes, soon=True)
             try:
                 work.append((schema, prepare(group, schema)))
             except (TypeError, ValueError) as error:
@@ -222,6 +225,7 @@ class Writer:
         behind a query that is to be repeated because it changed something.
         """
         answers: list[Answer] = []
+        self._make_owed(now=False)
         with self._transaction() as transaction:
             for query in queries:
                 if answers and _on_schema(query) != _on_schema(queries[0]):
@@ -241,46 +245,66 @@ class Writer:
 
     # ---- indexes -----------------------------------------------------------------------------------------------
 
-    def ensure(self, key: str, indexes: Iterable[Index]) -> None:
+    def ensure(self, key: str, indexes: Iterable[Index], *, soon: bool = False) -> None:
         """Makes the indexes that are absent; for each `key` (a schema's path) once in this process.
 
-        Raises WriteFailed. A constraint that duplicate nodes prevent is reported and left out.
+        `soon`: those that are not unique may be made a moment later, many in one transaction: 4 ms each instead of 17,
+        and a first sync needs hundreds. Raises WriteFailed. A constraint that duplicate nodes prevent is reported and
+        left out.
         """
-        if key in self._ensured:
-            return
-        wanted = tuple(indexes)
+        if key not in self._ensured:
+            wanted = tuple(indexes)
+            self._racing(lambda: self._make(wanted))
+            self._ensured.add(key)
+        self._make_owed(now=not soon)
+
+    def _make(self, indexes: Sequence[Index]) -> None:
+        if self._present is None:
+            self._present = self._read_indexes()
+        for index in indexes:
+            at = index.label, index.properties
+            found = self._present.get(at)
+            if index.unique and not (found and found.unique):
+                if found and not found.name:  # made here, and named by Neo4j
+                    self._make_owed(now=True)
+                    self._present = self._read_indexes()
+                self._present[at] = self._make_unique(index, self._present.get(at))
+            elif found is None:
+                self._present[at] = _Present("", unique=False)
+                self._owed.append(index.query)
+
+    def _make_owed(self, *, now: bool) -> None:
+        """One commit for all: each alone costs as much."""
+        if not self._owed:
+            self._owed_since_s = time.monotonic()
+        elif now or len(self._owed) >= _OWED_MAX or time.monotonic() - self._owed_since_s > _OWED_S_MAX:
+
+            def make() -> None:
+                with self._transaction() as transaction:
+                    for query in self._owed:
+                        transaction.run(query).consume()
+                    transaction.commit()
+
+            self._racing(make)
+            self._owed.clear()
+
+    def _racing(self, make: Callable[[], None]) -> None:
+        """`IF NOT EXISTS` looks before it locks: when a sibling or stock was faster, look again."""
         for left in reversed(range(_RACE_TRIES)):
             try:
-                self._make(wanted)
-                break
+                make()
+                return
             except WriteFailed as error:
-                # `IF NOT EXISTS` looks before it locks: a sibling or stock was faster, so look again
                 if left == 0 or not error.failure.code.endswith(_RACES):
                     raise
                 self._present = None
                 time.sleep(_RACE_S)
-        self._ensured.add(key)
 
-    def _make(self, indexes: Sequence[Index]) -> None:
-        present = self._read_indexes() if self._present is None else self._present
-        self._present = None  # what is made now is read again by the next schema, with the names that Neo4j gave
-        for index in indexes:
-            if index.unique:
-                self._make_unique(index, present.get((index.label, index.properties)))
-        plain = [index for index in indexes if not index.unique and (index.label, index.properties) not in present]
-        if plain:
-            with self._transaction() as transaction:  # one commit for all: each alone costs as much
-                for index in plain:
-                    transaction.run(index.query).consume()
-                transaction.commit()
-        else:
-            self._present = present
-
-    def _make_unique(self, index: Index, present: _Present | None) -> None:
+    def _make_unique(self, index: Index, present: _Present | None) -> _Present:
         """See docs/decisions/001-uniqueness.md for what Neo4j answers to each step, and why they are in this order."""
         label, mark = index.label, f"{_DUPLICATES}{index.label}"
         if present and (present.unique or present.name == mark):
-            return
+            return present
         if present:
             self._run(f"DROP INDEX `{present.name}` IF EXISTS")
         try:
@@ -296,6 +320,8 @@ class Writer:
                 mark,
                 error.failure.text,
             )
+            return _Present(mark, unique=False)
+        return _Present("", unique=True)
 
     def _read_indexes(self) -> dict[tuple[str, tuple[str, ...]], _Present]:
         query = "SHOW INDEXES YIELD name, type, entityType, labelsOrTypes, properties, owningConstraint"

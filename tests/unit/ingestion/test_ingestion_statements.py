@@ -8,12 +8,25 @@ from collections import defaultdict
 
 import cartography.models
 import pytest
+from cartography.graph.cleanupbuilder import build_cleanup_queries
+from cartography.models.aws.ec2.vpc import AWSVpcSchema
+from cartography.models.aws.ec2.vpc_cidr import AWSIPv4CidrBlockSchema
 from cartography.models.core.nodes import CartographyNodeSchema
 
 from cartoray import schemas
 from cartoray.errors import UnreadableMessage
+from cartoray.queries import Query
 from ingestion.derivations import derivation
-from ingestion.statements import SHARED_LABELS, cleanups, guarded, index, never_back, rewritten, statements
+from ingestion.statements import (
+    SHARED_LABELS,
+    cleanups,
+    guarded,
+    index,
+    keeping_newer,
+    never_back,
+    rewritten,
+    statements,
+)
 
 INSTANCE = "cartography.models.aws.ec2.instances:EC2InstanceSchema"
 SECURITY_GROUP = "cartography.models.aws.ec2.security_groups:EC2SecurityGroupSchema"
@@ -107,6 +120,30 @@ def test_lastupdated_never_goes_back() -> None:
         for query in (statements(path).nodes, *(each.query for each in statements(path).relationships)):
             assert query.count("lastupdated = ") == query.count("lastupdated = CASE WHEN") == 1
     assert "lastupdated = CASE WHEN" in derivation(ASSUMES).link
+
+
+def test_a_cleanup_that_a_job_sends_deletes_only_what_is_older_and_of_its_account() -> None:
+    parameters = {"UPDATE_TAG": 7, "AWS_ID": "111111111111", "LIMIT_SIZE": 100}
+    scoped, unbound = (
+        [query for query in build_cleanup_queries(schema()) if ("$AWS_ID" in query) is of_account]
+        for schema, of_account in ((AWSVpcSchema, True), (AWSIPv4CidrBlockSchema, False))
+    )
+    assert scoped
+    assert unbound
+    for query in scoped:
+        sent = keeping_newer(Query(query, parameters, repeat=True), alone=False).text
+        assert "lastupdated < $UPDATE_TAG" in sent
+        assert sent.count("$AWS_ID") == query.count("$AWS_ID")
+    for query in unbound:
+        assert "AWSAccount{id: $AWS_ID}" in keeping_newer(Query(query, parameters, repeat=True), alone=False).text
+        other = {name: value for name, value in parameters.items() if name != "AWS_ID"}  # of another provider
+        assert "$AWS_ID" not in keeping_newer(Query(query, other, repeat=True), alone=False).text
+        assert "$AWS_ID" not in keeping_newer(Query(query, parameters, repeat=True), alone=True).text
+    own = Query("MATCH (n:X) WHERE n.lastupdated <> $UPDATE_TAG AND n.y DETACH DELETE n", parameters)
+    assert keeping_newer(own, alone=False).text == own.text.replace("<>", "<")
+    for text in ("MATCH (n:X) DETACH DELETE n", "MATCH (n:X) WHERE n.lastupdated <> $UPDATE_TAG SET n.old = true"):
+        other_query = Query(text, parameters)
+        assert keeping_newer(other_query, alone=False) is other_query
 
 
 def test_a_relationship_says_what_it_needs() -> None:

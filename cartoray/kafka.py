@@ -469,6 +469,7 @@ def read_at(settings: KafkaSettings, topic: str, at: Iterable[tuple[int, int]]) 
                 "group.id": "cartoray-read-at-unused",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,  # each new position waits for the fetch at the last one, by default 500
                 "auto.offset.reset": "earliest",
             },
         )

@@ -99,7 +99,19 @@ class AwsCloud:
 
     def sessions(self, role_name: str | None, check: Check) -> AwsSessions:
         role = role_name or self.settings.role_name
-        return AwsSessions(lambda account: self.credentials(account, role, check), self.default_region, check)
+        return AwsSessions(self, lambda account: self.credentials(account, role, check), self.default_region, check)
+
+    @property
+    def shared_session(self) -> Any:
+        return self._session
+
+    @contextmanager
+    def signing(self, credentials: botocore.credentials.Credentials) -> Iterator[None]:
+        token = _signs.set(credentials)
+        try:
+            yield
+        finally:
+            _signs.reset(token)
 
     def client(self, service: str, region: str) -> Any:
         """The client of this process for the service in the region."""
@@ -261,9 +273,10 @@ class _Caller:
         parameters: Mapping[str, Any],
         credentials: botocore.credentials.Credentials,
     ) -> dict[str, Any] | _Failure:
-        signs, checks = _signs.set(credentials), _checks.set(self.check)
+        checks = _checks.set(self.check)
         try:
-            return method(**parameters)
+            with self.cloud.signing(credentials):
+                return method(**parameters)
         except botocore.exceptions.ClientError as error:
             answer: Any = error.response
             code = answer.get("Error", {}).get("Code", "unknown")
@@ -276,7 +289,6 @@ class _Caller:
         except botocore.exceptions.BotoCoreError as error:  # an answer that botocore cannot parse, say
             return _Failure(Kind.FAILED, f"{type(error).__name__}: {error}")
         finally:
-            _signs.reset(signs)
             _checks.reset(checks)
 
     def _pause(self, delay_s: float) -> None:

@@ -1,47 +1,66 @@
-"""boto3 sessions for Cartography's own code, which makes clients as it likes: each watched for one job.
+"""boto3 sessions for Cartography's own code, which makes clients as it likes: each for the calls of one job.
 
-Besides `actors.aws.clients` the only file that knows boto3.
+Besides `actors.aws.clients` the only file that knows boto3. A client that botocore makes takes 5 to 50 ms of CPU, more
+than all calls that a module makes with it. So here a client is a copy of the one that the process has for the service
+and region, with the job's own way to make a call.
 """
 
 from __future__ import annotations
 
-import copy
+import random
 import threading
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import aioboto3  # type: ignore[import-untyped]
 import boto3
 import botocore.credentials
 import botocore.exceptions
-import botocore.session
 
-from actors.aws.errors import said
+from actors.aws.errors import RETRIED, Kind, backoff_s, kind_of, said
 from actors.transforms import load_module
 from cartoray.jobs import Account
 
+ATTEMPTS_MAX = 4  # of a call, as Cartography configures its clients; some regions answer 500 for what they do not have
+_LOOK_EVERY_S = 0.5
 _NO_ANSWER = (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError)
 _NOT_THERE = frozenset({"InternalServerErrorException", "SubscriptionRequiredException", "UnknownOperationException"})
 _PLACE = "cartoray.place"
 
-_making = threading.Lock()
-_loader: Any = None  # of service models: a second each per service is read once in a process
-
+_observing = threading.Lock()
 
 Credentials = botocore.credentials.Credentials
+
+
+class Clients(Protocol):
+    """What the process has for all jobs; `actors.aws.clients.AwsCloud` is one."""
+
+    @property
+    def shared_session(self) -> Any:
+        """The `boto3.Session` of the process, which nobody may change."""
+
+    def client(self, service: str, region: str) -> Any:
+        """A client that repeats nothing by itself."""
+
+    def signing(self, credentials: Credentials) -> AbstractContextManager[None]:
+        """Within the block, and in its thread, the clients sign with `credentials`."""
 
 
 class AwsSessions:
     """The sessions of one job, and its API calls: how many, and what Cartography takes for an empty answer.
 
-    `check` is called before each call, and raises to end the job. `credentials` are those of an account's role, which
-    renew themselves. Threads of the job may call at once.
+    `check` is called before each attempt of a call and while waiting for one, and raises to end the job. `credentials`
+    are those of an account's role, which renew themselves. Threads of the job may call at once.
     """
 
-    def __init__(self, credentials: Callable[[Account], Credentials], region: str, check: Callable[[], None]) -> None:
+    def __init__(
+        self, clients: Clients, credentials: Callable[[Account], Credentials], region: str, check: Callable[[], None]
+    ) -> None:
         """`region`: of clients for which Cartography names none."""
-        self._credentials, self._region, self._check = credentials, region, check
+        self._clients, self._credentials, self._region, self._check = clients, credentials, region, check
         self.calls = 0
         self._missing: dict[str, None] = {}
         _observe_skipped_regions()
@@ -52,17 +71,8 @@ class AwsSessions:
         return list(self._missing)
 
     def session(self, account: Account) -> Any:
-        """A `boto3.Session`. It takes 5 ms of CPU, and so does a client of it. Raises CloudDenied, CloudUnavailable."""
-        global _loader  # noqa: PLW0603
-        core: Any = botocore.session.get_session()
-        with _making:
-            if _loader is None:
-                _loader = core.get_component("data_loader")
-            core.register_component("data_loader", _loader)
-        core._credentials = self._credentials(account)  # no setter takes credentials that renew themselves
-        session = _Session(botocore_session=core, region_name=self._region)
-        session.made = partial(self._attach, account)
-        return session
+        """A `boto3.Session`. Raises CloudDenied, CloudUnavailable."""
+        return _Session(self._clients.shared_session, partial(self._client, account, self._credentials(account)))
 
     def aio_session(self, account: Account) -> Any:
         """An `aioboto3.Session`, which signs with what the credentials are now; its calls are not watched."""
@@ -74,32 +84,71 @@ class AwsSessions:
             region_name=self._region,
         )
 
-    def _attach(self, account: Account, client: Any, service: str, *, there: bool) -> None:
-        """`there`: whether the client's region has the service, as far as botocore knows."""
-        region = client.meta.region_name
+    def _client(self, account: Account, credentials: Credentials, service: str, region: str | None) -> Any:
+        region = region or self._region
+        shared = self._clients.client(service, region)
+        client: Any = object.__new__(type(shared))  # `copy` would ask it for attributes before it has any
+        client.__dict__.update(shared.__dict__)
+        there = self._clients.shared_session.get_available_regions(service)
+        make = partial(
+            self._call,
+            shared._make_api_call,
+            credentials,
+            f"in {region}, account {account.id}",
+            there=not there or region in there,
+        )
+        client._make_api_call = make  # which all its methods and paginators call
+        return client
 
-        def before(**_: object) -> None:
+    def _call(
+        self,
+        make: Callable[[str, Any], Any],
+        credentials: Credentials,
+        where: str,
+        operation: str,
+        arguments: Any,
+        *,
+        there: bool,
+    ) -> Any:
+        """The answer. `there`: whether the region has the service, as far as botocore knows."""
+        service = make.__self__.meta.service_model.service_name  # type: ignore[attr-defined]
+        place = f"{service}:{operation} {where}"
+        attempt = 0
+        while True:
             self._check()
             self.calls += 1
+            attempt += 1
+            try:
+                with self._clients.signing(credentials):
+                    return make(operation, arguments)
+            except botocore.exceptions.ClientError as error:
+                answer: Any = error.response
+                kind = kind_of(_code(answer), answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+                if kind not in RETRIED or attempt >= ATTEMPTS_MAX:
+                    answer.setdefault("ResponseMetadata", {})[_PLACE] = (self, place)
+                    raise
+            except _NO_ANSWER as error:
+                kind = Kind.FAILED
+                if attempt >= ATTEMPTS_MAX:
+                    if there:  # Cartography takes it for a service that the region does not have
+                        self._missing[f"{place}: {error}"] = None
+                    raise
+            self._pause(backoff_s(attempt, random.random()))
 
-        def after(parsed: dict[str, Any], model: Any, **_: object) -> None:
-            if "Error" in parsed:  # the exception that is raised for it carries this answer
-                place = f"{service}:{model.name} in {region}, account {account.id}"
-                parsed.setdefault("ResponseMetadata", {})[_PLACE] = (self, place)
-
-        def failed(exception: Exception, event_name: str, **_: object) -> None:
-            # Cartography takes it for a service that the region does not have
-            if isinstance(exception, _NO_ANSWER) and there:
-                operation = event_name.rpartition(".")[2]
-                self._missing[f"{service}:{operation} in {region}, account {account.id}: {exception}"] = None
-
-        for name, hook in (("before-call", before), ("after-call", after), ("after-call-error", failed)):
-            client.meta.events.register(name, hook)
+    def _pause(self, delay_s: float) -> None:
+        until_s = time.monotonic() + delay_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            self._check()
+            time.sleep(min(left_s, _LOOK_EVERY_S))
 
     def skipped(self, place: str, code: str, message: str) -> None:
         """A refusal that Cartography is about to take for an empty answer."""
         if code not in _NOT_THERE:
             self._missing[f"{place}: {said(code, message)}"] = None
+
+
+def _code(answer: Any) -> str:
+    return str(answer.get("Error", {}).get("Code", ""))
 
 
 def _observe_skipped_regions() -> None:
@@ -109,7 +158,7 @@ def _observe_skipped_regions() -> None:
     refusal, whether to answer with nothing. The answer stays the same. Repeating this changes nothing.
     """
     util = load_module("cartography.util")
-    with _making:
+    with _observing:
         asked = util.is_aws_region_skippable_client_error
         if hasattr(asked, "observed"):
             return
@@ -119,7 +168,7 @@ def _observe_skipped_regions() -> None:
             answer: Any = error.response
             if skipped and (called := answer.get("ResponseMetadata", {}).get(_PLACE)):
                 sessions, place = called
-                sessions.skipped(place, answer["Error"].get("Code", ""), answer["Error"].get("Message", ""))
+                sessions.skipped(place, _code(answer), answer["Error"].get("Message", ""))
             return skipped
 
         observed.observed = True  # type: ignore[attr-defined]
@@ -130,13 +179,12 @@ _Base: Any = boto3.Session  # its stub has an overload for each service
 
 
 class _Session(_Base):  # type: ignore[misc]
-    made: Callable[..., None]
+    """As the session of the process, but for its clients."""
 
-    def client(self, service_name: str, *arguments: Any, **named: Any) -> Any:
-        """With a configuration of its own: botocore changes that which it is given, and Cartography has one for all."""
-        if named.get("config") is not None:
-            named["config"] = copy.deepcopy(named["config"])
-        client = super().client(service_name, *arguments, **named)
-        there = self.get_available_regions(service_name)
-        self.made(client, service_name, there=not there or client.meta.region_name in there)
-        return client
+    def __init__(self, shared: boto3.Session, client: Callable[[str, str | None], Any]) -> None:
+        self.__dict__.update(shared.__dict__)
+        self._client = client
+
+    def client(self, service_name: str, region_name: str | None = None, **_: Any) -> Any:
+        """Configurations are Cartography's for clients of its own; time-outs and connections are the settings' here."""
+        return self._client(service_name, region_name)

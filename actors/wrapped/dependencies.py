@@ -188,6 +188,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
         "ec2:instance",  # declared; it cleans MEMBER_AUTO_SCALE_GROUP, which is only written here
         "ec2:subnet",  # it cleans VPC_IDENTIFIER, which is only written here
         "ec2:vpc_endpoint",  # it cleans subnets that are also written here
+        "ec2:images",  # it reads launch configurations: as in stock those of the run before
     ),
     "ec2:keypair": (
         "ec2:instance",  # cleans key pairs that instances use

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 
 from actors.cloud import Cloud, Sessions
 from actors.extraction import Extracted
+from actors.transforms import load_module
 from actors.wrapped.aws import run_module
 from actors.wrapped.configuration import configuration
 from actors.wrapped.session import GraphDriver
@@ -19,6 +21,13 @@ from cartoray.errors import CloudDenied
 from cartoray.jobs import Job
 
 _LOOK_EVERY_S = 0.2
+
+
+def _remember_version() -> None:
+    """Cartography reads its own version from the files of its distribution, for each query that it builds."""
+    version = load_module("cartography.version")
+    if not hasattr(version.get_release_version_and_commit_revision, "cache_info"):
+        version.get_release_version_and_commit_revision = lru_cache(version.get_release_version_and_commit_revision)
 
 
 class WrappedJob:
@@ -37,6 +46,7 @@ class WrappedJob:
     def run(self) -> None:
         """Returns when the module has ended; `found` says how. Raises what the module, or `check`, raises."""
         try:
+            _remember_version()
             self._regions = () if self._job.accounts else self._enabled()
             self._config = configuration(self._job.options)
             sessions = self._cloud.sessions(self._job.role_name, self._check)

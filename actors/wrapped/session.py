@@ -111,6 +111,7 @@ class GraphSession:
     def __init__(self, driver: GraphDriver, stream: Stream) -> None:
         self._settings, self._is_new_index, self._driver = driver.settings, driver.is_new_index, driver.reads
         self.stream = stream
+        self._asked: list[str] = []  # queries that make an index, and were not sent yet
         self.rows = 0  # that were sent, of whatever kind
         self.withholds: Callable[[], bool] = lambda: False  # whether nothing that is stale may be deleted
         self.withheld = 0  # deletions
@@ -123,6 +124,7 @@ class GraphSession:
     ) -> None:
         try:
             if error is None:
+                self.flush()
                 self.stream.settle()
         finally:
             self.close()
@@ -133,7 +135,13 @@ class GraphSession:
 
     def flush(self) -> None:
         """Returns when all that was sent is in the database. Raises WriteRefused, KafkaUnavailable."""
+        self._send_indexes()
         self.stream.flush()
+
+    def _send_indexes(self) -> None:
+        for query in self._asked:
+            self._send_query(Query(query, {}))
+        self._asked.clear()
 
     # ---- as neo4j.Session --------------------------------------------------------------------------------------
 
@@ -153,7 +161,9 @@ class GraphSession:
         everything = {**(parameters or {}), **named}
         if not _WRITES.search(query):
             return self._read(query, everything)
-        if query.startswith(_INDEX) and not self._is_new_index(query):  # Cartography asks for them before every load
+        if query.startswith(_INDEX):
+            if self._is_new_index(query):
+                self._asked.append(query)  # before a load, as a rule: rows bring the indexes of their schema with them
             return Result(lambda: None)
         if _STALE.search(query) and self.withholds():
             self.withheld += 1
@@ -161,8 +171,10 @@ class GraphSession:
         if everything.get(_LIST) and (path := schema_of(query)) is not None:
             rows = everything.pop(_LIST)
             if self._send_rows(path, rows, everything):
+                self._asked.clear()
                 return Result(lambda: None)
             everything[_LIST] = rows
+        self._send_indexes()
         repeat = everything.get(LIMIT, 0) > 0 and f"${LIMIT}" in query
         sequence = -1
         for part in _parts(everything):

@@ -106,6 +106,8 @@ class Stream:
         self._landed: set[int] = set()
         self._answers: dict[int, QueryLanded] = {}
         self._refused: dict[int, str] = {}
+        self._told: set[int] = set()  # refusals that were raised
+        self._acknowledged = 0  # of the reports: the first so many were looked at
         self._deferrals: list[Deferral] = []
         self._steps: dict[str, StepLanded] = {}
 
@@ -141,14 +143,17 @@ class Stream:
 
     def flush(self) -> None:
         """Returns when everything sent so far is in the database. Raises WriteRefused, KafkaUnavailable."""
-        for report in self.reports:
-            report.result()
         sent = len(self.reports)
+        for report in self.reports[self._acknowledged : sent]:
+            report.result()
+        self._acknowledged = sent
         self._wait(lambda: len(self._landed) + len(self._refused) >= sent)
 
     def answer(self, sequence: int) -> QueryLanded:
         """What query `sequence` did and returned, once it has been run. Raises WriteRefused, KafkaUnavailable."""
         self._wait(lambda: sequence in self._answers or sequence in self._refused)
+        if sequence in self._refused:
+            raise self._refusal(sequence)
         return self._answers[sequence]
 
     def settle(self) -> None:
@@ -187,9 +192,12 @@ class Stream:
                 elif time.monotonic() - silent_since_s > _SILENCE_S and not told:
                     told = True
                     log.warning("nothing_lands seconds=%g hint=is `cartoray serve` running?", _SILENCE_S)
-            if self._refused:
-                sequence, reason = min(self._refused.items())
-                raise WriteRefused(f"Message {sequence} of {self._origin.job_id} was refused: {reason}")
+            if untold := self._refused.keys() - self._told:  # once each: who catches it may go on, as with neo4j
+                self._told |= untold
+                raise self._refusal(min(untold))
+
+    def _refusal(self, sequence: int) -> WriteRefused:
+        return WriteRefused(f"Message {sequence} of {self._origin.job_id} was refused: {self._refused[sequence]}")
 
     def take(self, event: Event) -> None:
         """An event of this run."""

@@ -381,7 +381,7 @@ class RegionInventory:
         balancers: Any = elbv2_backends[self.account][self.region]
         vpc_id = subnets[0].vpc_id
         balancer = balancers.create_load_balancer(
-            f"front-{number}",
+            f"front-{self.account[-3:]}-{number}",  # its DNS name is unique in AWS
             [groups[vpc_id][0].id],
             [subnet.id for subnet in subnets[:2]],
             scheme=self.random.choice(("internet-facing", "internal")),
@@ -390,7 +390,7 @@ class RegionInventory:
         )
         balancer.created_time = self.when()
         target = balancers.create_target_group(
-            f"front-{number}", protocol="HTTP", port="8080", vpc_id=vpc_id, target_type="instance"
+            f"front-{self.account[-3:]}-{number}", protocol="HTTP", port="8080", vpc_id=vpc_id, target_type="instance"
         )
         running = [item for item in launched if item.vpc_id == vpc_id and item.state == "running"][:3]
         if running:

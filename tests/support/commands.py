@@ -62,13 +62,13 @@ class Done:
         return self
 
 
-def cartoray(*arguments: str, environment: Mapping[str, str], folder: Path) -> Done:
+def cartoray(*arguments: str, environment: Mapping[str, str], folder: Path, timeout_s: float = TIMEOUT_S) -> Done:
     """Runs a command in `folder` until it ends."""
     done = subprocess.run(
         [*_COMMAND, *arguments],
         env=environment,
         cwd=folder,
-        timeout=TIMEOUT_S,
+        timeout=timeout_s,
         capture_output=True,
         text=True,
         check=False,

@@ -11,19 +11,21 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import neo4j
 import pytest
 from parity.stock import profiles
-from support.commands import environment, serving
+from support.commands import cartoray, environment, serving
 from support.databases import empty, open_graph
 
 from cartoray.settings import Neo4jSettings, Settings
-from cartoray.stack.simulated_aws import SimulatedAws, start_simulated_aws
+from cartoray.stack.simulated_aws import UNANSWERED, SimulatedAws, start_simulated_aws
 
 pytestmark = [pytest.mark.stack, pytest.mark.ray, pytest.mark.timeout(1_800)]
 
@@ -80,43 +82,76 @@ def _shown(properties: Mapping[str, Any]) -> str:
     )
 
 
-def test_whole_aws_gives_stocks_graph(stack_settings: Settings, stock_neo4j: Neo4jSettings, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Stock:
+    """What stock Cartography made of a simulated AWS, and how others are led there."""
+
+    aws: SimulatedAws
+    variables: Mapping[str, str]
+    folder: Path
+    nodes: Counter[str]
+    edges: Counter[str]
+
+
+@pytest.fixture(scope="module")
+def stock(stock_neo4j: Neo4jSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stock]:
+    folder = tmp_path_factory.mktemp("whole")
     with start_simulated_aws(accounts=3, regions=("us-east-1", "eu-west-1"), size=4) as aws:
         names = {account: f"account-{number}" for number, account in enumerate(aws.accounts)}
-        (tmp_path / "aws-config").write_text(profiles(aws, names))
+        (folder / "aws-config").write_text(profiles(aws, names))
+        (folder / "accounts").write_text("".join(f"{account} {name}\n" for account, name in names.items()))
         base = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
-            "AWS_CONFIG_FILE": str(tmp_path / "aws-config"),
-            "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+            "AWS_CONFIG_FILE": str(folder / "aws-config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(folder / "none"),
             "AWS_ENDPOINT_URL": aws.endpoint_url,
             "AWS_DEFAULT_REGION": aws.regions[0],
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        with open_graph(stock_neo4j) as stock, open_graph(stack_settings.neo4j) as graph:
-            empty(stock)
-            empty(graph)
-            database = ["--neo4j-uri", stock_neo4j.uri, "--neo4j-user", "neo4j", "--neo4j-password-env-var", "P"]
+        database = ["--neo4j-uri", stock_neo4j.uri, "--neo4j-user", "neo4j", "--neo4j-password-env-var", "P"]
+        with open_graph(stock_neo4j) as driver:
+            empty(driver)
             for _ in range(2):
                 variables = base | {"P": stock_neo4j.password.get_secret_value()}
-                run(["cartography", *database, *command(aws)], variables, tmp_path)
-            kafka = stack_settings.kafka.model_copy(update={"topic_prefix": "whole."})
-            ours = environment(stack_settings.model_copy(update={"kafka": kafka}), aws)
-            ours = {name: value for name, value in ours.items() if not name.startswith("AWS_")} | base
-            with serving(ours, tmp_path, "--intel-actors", "1"):
-                log = run(["cartoray.cli.main", "cartography", "--", *command(aws)], ours, tmp_path)
-            print(f"modules that failed: {re.findall('ERROR.*', log)}")
-            (want_nodes, want_edges), (nodes, edges) = content(stock), content(graph)
-    print(f"{want_nodes.total()} nodes, {want_edges.total()} relationships")
+                began_s = time.monotonic()
+                run(["cartography", *database, *command(aws)], variables, folder)
+                print(f"stock: {time.monotonic() - began_s:.0f} s")
+            yield Stock(aws, base, folder, *content(driver))
+
+
+@pytest.mark.parametrize("way", ["command", "jobs", "wrapped jobs"])
+def test_whole_aws_gives_stocks_graph(stack_settings: Settings, stock: Stock, way: str) -> None:
+    aws, folder = stock.aws, stock.folder
+    kafka = stack_settings.kafka.model_copy(update={"topic_prefix": f"{way.replace(' ', '-')}."})
+    variables = environment(stack_settings.model_copy(update={"kafka": kafka}), aws)
+    variables = {name: value for name, value in variables.items() if not name.startswith("AWS_")} | stock.variables
+    with open_graph(stack_settings.neo4j) as driver:
+        empty(driver)
+        with serving(variables, folder, "--intel-actors", "2"):
+            began_s = time.monotonic()
+            if way == "command":
+                run(["cartoray.cli.main", "cartography", "--", *command(aws)], variables, folder)
+            else:
+                sync = ["sync", "--json", "--accounts-file", "accounts", "--region", ",".join(aws.regions)]
+                wrapped = ["--wrapped"] if way == "wrapped jobs" else []
+                done = cartoray(*sync, *wrapped, environment=variables, folder=folder, timeout_s=900).expect(3)
+                # whose calls the simulated AWS cannot be asked
+                failed = {failure["job"].rpartition("/")[2] for failure in done.result["failures"]}
+                assert (failed, done.result["skipped"]) == (UNANSWERED, [])
+                print(f"{done.result['jobs']['total']} jobs")
+            print(f"{way}: {time.monotonic() - began_s:.0f} s")
+        nodes, edges = content(driver)
+    print(f"{stock.nodes.total()} nodes, {stock.edges.total()} relationships")
     differences = [
         f"{what} {count} × {text}"
         for what, left, right in (
-            ("missing", want_nodes, nodes),
-            ("extra", nodes, want_nodes),
-            ("missing", want_edges, edges),
-            ("extra", edges, want_edges),
+            ("missing", stock.nodes, nodes),
+            ("extra", nodes, stock.nodes),
+            ("missing", stock.edges, edges),
+            ("extra", edges, stock.edges),
         )
         for text, count in (left - right).items()
     ]
     print(f"{sum(bool(KNOWN.match(each)) for each in differences)} known differences, see docs/parity.md")
     differences = [each for each in differences if not KNOWN.match(each)]
-    assert want_nodes.total() > 500
+    assert stock.nodes.total() > 500
     assert not differences, "\n".join([f"{len(differences)} differences", *differences[:60]])

@@ -50,7 +50,10 @@ COMMENTS: Table = {  # what the comments in `resources.py` add to `module_depend
     "guardduty": ("eks",),
     "ec2:load_balancer_v2:expose": ("ecs",),
 }
-FOR_ANOTHER: Table = {"iaminstanceprofiles": ("iam",)}  # ec2:instance reads the relationship between the two
+FOR_ANOTHER: Table = {
+    "iaminstanceprofiles": ("iam",),  # ec2:instance reads the relationship between the two
+    "ec2:autoscalinggroup": ("ec2:images",),  # which reads the launch configurations of the run before, as in stock
+}
 
 # By one of these a relationship finds the one node that it means. A bucket's name is its own in all of AWS.
 UNIQUE = {"id", "arn", "digest", "groupid", "instanceid", "roleid", "subnetid", "tgw_id", "userid", "vpcid"}

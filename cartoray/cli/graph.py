@@ -20,7 +20,7 @@ def graph(json_: JsonOption = False) -> None:
 
     counts = count_graph(settings().neo4j)
     if json_:
-        print(json.dumps({"labels": counts.labels, "relationships": counts.relationships}))
+        print(json.dumps({"nodes": counts.nodes, "labels": counts.labels, "relationships": counts.relationships}))
         return
     for title, entries in (("label", counts.labels), ("relationship", counts.relationships)):
         table = Table(title, "count")

@@ -1,0 +1,151 @@
+"""Stock Cartography against cartoray, over the same accounts of a simulated AWS: `make bench`.
+
+Each side has a Kafka, a Neo4j and a simulated AWS of its own, made for it and empty, one side after the other in one
+run. What is timed: the `cartography` command from its start to its end; and `cartoray sync` from its start until the
+graph is complete, with workers that are up, as those of a cluster are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+MODULES = (
+    "ec2:instance,ec2:vpc,ec2:subnet,ec2:security_group,ec2:network_interface,ec2:volumes,"
+    "kms,s3,sqs,sns,lambda_function,rds"
+)
+REGIONS = "us-east-1,eu-west-1"
+CARTORAY = (sys.executable, "-m", "cartoray.cli.main")
+
+
+@dataclass(frozen=True)
+class Result:
+    """`first`: seconds into an empty database, which makes hundreds of indexes as well; `again`: into what is there."""
+
+    side: str
+    first: float
+    again: float
+    nodes: int
+    relationships: int
+
+
+def bench(
+    accounts: Annotated[int, typer.Option(help="of the simulated AWS")] = 10,
+    latency_ms: Annotated[int, typer.Option(help="of each call of its API")] = 100,
+    modules: Annotated[str, typer.Option(help="Cartography's names, comma between")] = MODULES,
+    sides: Annotated[str, typer.Option(help="which of stock, wrapped, native; comma between")] = "stock,wrapped,native",
+) -> None:
+    """Times a first sync with stock Cartography, with its modules as jobs (wrapped), and with native ones."""
+    results = [_time(side, accounts, latency_ms, modules) for side in sides.split(",")]
+    calls = (
+        f"{accounts} accounts, {len(modules.split(','))} modules, {len(REGIONS.split(','))} regions, {latency_ms} ms"
+    )
+    print(f"\n{calls}, {os.cpu_count()} cores\n")
+    print("| side | first sync | against stock | again | against stock | nodes | relationships |\n" + "|---" * 7 + "|")
+    for result in results:
+        first, again = results[0].first / result.first, results[0].again / result.again
+        print(
+            f"| {result.side} | {result.first:.1f} s | {first:.1f} × | {result.again:.1f} s | {again:.1f} × "
+            f"| {result.nodes:,} | {result.relationships:,} |"
+        )
+
+
+def _time(side: str, accounts: int, latency_ms: int, modules: str) -> Result:
+    folder = Path(tempfile.mkdtemp(prefix="cartoray-bench-"))
+    try:
+        _run(folder, "up", "--simulate-aws", str(accounts), "--latency-ms", str(latency_ms))
+        settings = json.loads((folder / ".cartoray" / "settings.json").read_text())
+        if side == "stock":
+            first, again = (_stock(folder, settings, modules) for _ in range(2))
+        else:
+            with _workers(folder):
+                first, again = (_sync(folder, modules, wrapped=side == "wrapped") for _ in range(2))
+        graph = json.loads(_run(folder, "graph", "--json"))
+        print(f"{side}: {first:.1f} s, {again:.1f} s", flush=True)
+        return Result(side, first, again, graph["nodes"], sum(graph["relationships"].values()))
+    finally:
+        _run(folder, "down", "--wipe")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(folder: Path, *arguments: str) -> str:
+    done = subprocess.run([*CARTORAY, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"cartoray {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2_000:]}")
+    return done.stdout
+
+
+def _sync(folder: Path, modules: str, *, wrapped: bool) -> float:
+    kind = ["--wrapped"] if wrapped else []
+    began_s = time.monotonic()
+    _run(folder, "sync", "--organization", "--scope", modules, "--region", REGIONS, "--json", *kind)
+    return time.monotonic() - began_s
+
+
+@contextmanager
+def _workers(folder: Path) -> Iterator[None]:
+    log = folder / "serve.log"
+    with log.open("wb") as output:
+        child = subprocess.Popen([*CARTORAY, "serve"], cwd=folder, stdout=output, stderr=output)
+    try:
+        while b"Serving:" not in log.read_bytes():
+            if child.poll() is not None:
+                sys.exit(f"the workers ended: {log.read_text(errors='replace')[-2_000:]}")
+            time.sleep(0.2)
+        time.sleep(5)  # until they have joined their groups, and loaded what they load
+        yield
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(60)
+
+
+def _stock(folder: Path, settings: dict[str, Any], modules: str) -> float:
+    """Stock takes its accounts from an AWS configuration with a profile for each."""
+    aws, neo4j = settings["simulated_aws"], settings["neo4j"]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
+        "AWS_CONFIG_FILE": str(folder / "aws-config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(folder / "none"),
+        "AWS_ENDPOINT_URL": aws["endpoint_url"],
+        "AWS_DEFAULT_REGION": REGIONS.partition(",")[0],
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "STOCK_PASSWORD": neo4j["password"],
+    }
+    (folder / "aws-config").write_text(_profiles(_accounts(folder), aws["role_name"]))
+    command = [sys.executable, "-m", "cartography", "--neo4j-uri", neo4j["uri"], "--neo4j-user", "neo4j"]
+    command += ["--neo4j-password-env-var", "STOCK_PASSWORD", "--selected-modules", "aws", "--aws-sync-all-profiles"]
+    command += ["--aws-requested-syncs", modules, "--aws-regions", REGIONS]
+    began_s = time.monotonic()
+    done = subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"cartography ended with {done.returncode}: {done.stderr[-2_000:]}")
+    return time.monotonic() - began_s
+
+
+def _accounts(folder: Path) -> list[str]:
+    jobs = json.loads(_run(folder, "plan", "--organization", "--scope", "account", "--json"))["jobs"]
+    return [job["account"]["id"] for job in jobs]
+
+
+def _profiles(accounts: Sequence[str], role: str) -> str:
+    base = "[default]\naws_access_key_id = testing\naws_secret_access_key = testing\n"
+    return base + "".join(
+        f"[profile p{account}]\nrole_arn = arn:aws:iam::{account}:role/{role}\nsource_profile = default\n"
+        for account in accounts
+    )
+
+
+if __name__ == "__main__":
+    typer.run(bench)

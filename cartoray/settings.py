@@ -92,7 +92,9 @@ class IntelSettings(_Group):
     actors: int = Field(2, ge=1, description="in the pool; more than partitions of intel_jobs would idle")
     jobs_per_actor: int = Field(16, ge=1, description="at once; each holds a few threads while it waits for the API")
     calls_per_actor: int = Field(64, ge=1, description="API calls in flight at once in one actor")
-    job_timeout_s: float = Field(3600, gt=0, description="after which a job fails")
+    job_timeout_s: float = Field(
+        21_600, gt=0, description="after which a job fails; a provider that is one job can take hours"
+    )
     drain_s: float = Field(20, gt=0, description="to finish what is under way when asked to stop")
 
 

@@ -248,9 +248,8 @@ class Writer:
     def ensure(self, key: str, indexes: Iterable[Index], *, soon: bool = False) -> None:
         """Makes the indexes that are absent; for each `key` (a schema's path) once in this process.
 
-        `soon`: those that are not unique may be made a moment later, many in one transaction: 4 ms each instead of 17,
-        and a first sync needs hundreds. Raises WriteFailed. A constraint that duplicate nodes prevent is reported and
-        left out.
+        `soon`: those that are not unique may be made a moment later, many in one transaction, since a first sync needs
+        hundreds. Raises WriteFailed. A constraint that duplicate nodes prevent is reported and left out.
         """
         if key not in self._ensured:
             wanted = tuple(indexes)

@@ -8,13 +8,13 @@ accounts=${ACCOUNTS:-5}
 say() { printf '\n\033[1m$ cartoray %s\033[0m\n' "$*"; "$cartoray" "$@"; }
 
 say up --simulate-aws "$accounts" --latency-ms "${LATENCY_MS:-100}"
-say sync --provider aws --organization --serve
+say sync --provider aws --organization --scope native --serve
 say graph
 cat <<'END'
 
 The stack is still up. What next:
   .venv/bin/cartoray status          the run again, from Kafka alone
-  .venv/bin/cartoray sync --help     more ways to ask
+  .venv/bin/cartoray sync --organization --serve    all modules of AWS, also those that run Cartography's own code
   .venv/bin/cartoray config          every setting, and where its value comes from
   .venv/bin/cartoray down --wipe     stop everything and leave nothing behind
 END

@@ -114,7 +114,6 @@ class GraphSession:
         self._asked: list[str] = []  # queries that make an index, and were not sent yet
         self.rows = 0  # that were sent, of whatever kind
         self.withholds: Callable[[], bool] = lambda: False  # whether nothing that is stale may be deleted
-        self.withheld = 0  # deletions
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +165,6 @@ class GraphSession:
                 self._asked.append(query)  # before a load, as a rule: rows bring the indexes of their schema with them
             return Result(lambda: None)
         if _STALE.search(query) and self.withholds():
-            self.withheld += 1
             return Result(lambda: None)
         if everything.get(_LIST) and (path := schema_of(query)) is not None:
             rows = everything.pop(_LIST)

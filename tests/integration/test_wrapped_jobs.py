@@ -19,7 +19,7 @@ from cartoray.stack.simulated_aws import SimulatedAws
 pytestmark = [pytest.mark.stack, pytest.mark.ray, pytest.mark.timeout(300)]
 
 REGIONS = ("us-east-1", "eu-west-1")
-SCOPE = "native,iam,iaminstanceprofiles,kms,s3,ssm,analysis"
+SCOPE = "native,iam,iaminstanceprofiles,kms,secretsmanager,ssm,analysis"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def test_wrapped_and_native_modules_complete_a_run_together(played: Played) -> N
     result = played.first.expect(0).result
     assert result["jobs"]["landed"] == result["jobs"]["total"]
     assert (result["failures"], result["skipped"]) == ([], [])
-    for label in ("AWSEC2Instance", "AWSKMSKey", "AWSS3Bucket", "AWSRole", "AWSPolicy"):
+    for label in ("AWSEC2Instance", "AWSKMSKey", "AWSRole", "AWSPolicy"):
         assert played.before.get(label), f"no {label} in {sorted(played.before)}"
 
 
@@ -93,7 +93,7 @@ def test_a_job_starts_when_what_it_needs_has_landed_and_not_before(played: Playe
     started = {event.job_id: event.at_ms for event in events if isinstance(event, JobStarted)}
     released = {event.job_id for event in events if isinstance(event, JobReleased)}
     for account in played.accounts:
-        for module, needed in (("s3", "kms"), ("ssm", "kms"), ("ssm", "ec2:instance")):
+        for module, needed in (("secretsmanager", "kms"), ("ssm", "kms"), ("ssm", "ec2:instance")):
             assert started[f"{run}/{account}/{module}"] >= ended[f"{run}/{account}/{needed}"]
             assert f"{run}/{account}/{module}" in released
         # and no whole phase was waited for: some job started while others of its account were still at it
@@ -106,8 +106,8 @@ def test_a_refused_region_fails_its_module_which_deletes_nothing_and_what_needs_
     failed = played.of(played.second.expect(3), "failures")
     assert f"kms:ListKeys in {REGIONS[1]}, account {account}: AccessDenied" in failed[f"{account}/kms"]
     assert played.after["AWSKMSKey"] == played.before["AWSKMSKey"] + 2  # the stale ones
-    assert f"{account}/s3" not in failed
-    assert f"{account}/s3" not in played.of(played.second, "skipped")
+    assert f"{account}/secretsmanager" not in failed
+    assert f"{account}/secretsmanager" not in played.of(played.second, "skipped")
 
 
 def test_a_module_that_raises_fails_with_reason_and_traceback_and_what_needs_it_is_skipped(played: Played) -> None:

@@ -25,7 +25,7 @@ import botocore.paginate
 import botocore.session
 
 from actors.aws.errors import RETRIED, Kind, backoff_s, kind_of, said
-from actors.aws.sessions import AwsSessions
+from actors.aws.sessions import AwsSessions, pause
 from actors.cloud import RegionNotEnabled
 from actors.modules import Call, Item, check_account
 from cartoray.errors import CloudDenied, CloudUnavailable, RegionDenied
@@ -34,7 +34,6 @@ from cartoray.settings import AwsSettings, variable
 
 SESSION_NAME = "cartoray"
 REGIONS_KNOWN_FOR_S = 900.0  # an account opts into a region once in a blue moon
-_LOOK_EVERY_S = 0.5  # while waiting, whether anybody still wants the call
 _CONNECTIONS_MAX = 64  # of one client; a connection more than that is closed after its use
 
 # A role that cannot be assumed is an error of the job; botocore would log its traceback beside it.
@@ -260,7 +259,7 @@ class _Caller:
                 continue
             if failure.kind not in RETRIED or attempt >= attempts_max:
                 raise self._error(failure, attempt, began_s)
-            self._pause(backoff_s(attempt, random.random()))
+            pause(backoff_s(attempt, random.random()), self.check)
 
     def _credentials(self) -> botocore.credentials.Credentials:
         if self.account is None:
@@ -290,12 +289,6 @@ class _Caller:
             return _Failure(Kind.FAILED, f"{type(error).__name__}: {error}")
         finally:
             _checks.reset(checks)
-
-    def _pause(self, delay_s: float) -> None:
-        until_s = time.monotonic() + delay_s
-        while (left_s := until_s - time.monotonic()) > 0:
-            self.check()
-            time.sleep(min(left_s, _LOOK_EVERY_S))
 
     def _error(self, failure: _Failure, attempts: int, began_s: float) -> Exception:
         where = self._where()

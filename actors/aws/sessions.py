@@ -25,7 +25,7 @@ from actors.transforms import load_module
 from cartoray.jobs import Account
 
 ATTEMPTS_MAX = 4  # of a call, as Cartography configures its clients; some regions answer 500 for what they do not have
-_LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S = 0.5  # while waiting, whether anybody still wants the call
 _NO_ANSWER = (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError)
 _NOT_THERE = frozenset({"InternalServerErrorException", "SubscriptionRequiredException", "UnknownOperationException"})
 _PLACE = "cartoray.place"
@@ -90,29 +90,27 @@ class AwsSessions:
         client: Any = object.__new__(type(shared))  # `copy` would ask it for attributes before it has any
         client.__dict__.update(shared.__dict__)
         there = self._clients.shared_session.get_available_regions(service)
-        make = partial(
+        client._make_api_call = partial(  # which all its methods and paginators call
             self._call,
             shared._make_api_call,
             credentials,
-            f"in {region}, account {account.id}",
+            (service, f"in {region}, account {account.id}"),
             there=not there or region in there,
         )
-        client._make_api_call = make  # which all its methods and paginators call
         return client
 
     def _call(
         self,
         make: Callable[[str, Any], Any],
         credentials: Credentials,
-        where: str,
+        where: tuple[str, str],
         operation: str,
         arguments: Any,
         *,
         there: bool,
     ) -> Any:
         """The answer. `there`: whether the region has the service, as far as botocore knows."""
-        service = make.__self__.meta.service_model.service_name  # type: ignore[attr-defined]
-        place = f"{service}:{operation} {where}"
+        place = f"{where[0]}:{operation} {where[1]}"
         attempt = 0
         while True:
             self._check()
@@ -133,18 +131,20 @@ class AwsSessions:
                     if there:  # Cartography takes it for a service that the region does not have
                         self._missing[f"{place}: {error}"] = None
                     raise
-            self._pause(backoff_s(attempt, random.random()))
-
-    def _pause(self, delay_s: float) -> None:
-        until_s = time.monotonic() + delay_s
-        while (left_s := until_s - time.monotonic()) > 0:
-            self._check()
-            time.sleep(min(left_s, _LOOK_EVERY_S))
+            pause(backoff_s(attempt, random.random()), self._check)
 
     def skipped(self, place: str, code: str, message: str) -> None:
         """A refusal that Cartography is about to take for an empty answer."""
         if code not in _NOT_THERE:
             self._missing[f"{place}: {said(code, message)}"] = None
+
+
+def pause(delay_s: float, check: Callable[[], None]) -> None:
+    """Waits, and asks `check` meanwhile, which raises to end that."""
+    until_s = time.monotonic() + delay_s
+    while (left_s := until_s - time.monotonic()) > 0:
+        check()
+        time.sleep(min(left_s, _LOOK_EVERY_S))
 
 
 def _code(answer: Any) -> str:

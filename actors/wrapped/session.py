@@ -123,7 +123,7 @@ class GraphSession:
     ) -> None:
         try:
             if error is None:
-                self.flush()
+                self._send_indexes()
                 self.stream.settle()
         finally:
             self.close()

@@ -20,6 +20,7 @@ from typing import Any
 import neo4j
 from parity.graph import Edge, Graph, Identity, Node, Properties, canonical, compare
 from providers.standins import Provider
+from support.commands import environment
 from support.databases import empty, open_graph
 
 from cartoray.settings import Neo4jSettings, Settings
@@ -88,19 +89,9 @@ def provider_environment(provider: Provider) -> dict[str, str]:
 
 def cartoray_environment(provider: Provider, settings: Settings) -> dict[str, str]:
     """What cartoray's commands need to sync the provider with the servers of `settings`."""
-    kafka, graph = settings.kafka, settings.neo4j
-    return {
-        **provider_environment(provider),
-        "CARTORAY_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-        "CARTORAY_KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
-        "CARTORAY_KAFKA_JOBS_PARTITIONS": "8",
-        "CARTORAY_KAFKA_DATA_PARTITIONS": "4",
-        "CARTORAY_NEO4J_URI": graph.uri,
-        "CARTORAY_NEO4J_USER": graph.user,
-        "CARTORAY_NEO4J_PASSWORD": graph.password.get_secret_value(),
-        "CARTORAY_NEO4J_DATABASE": graph.database,
-        "COLUMNS": "240",
-    }
+    everything = environment(settings)
+    ours = {name: value for name, value in everything.items() if name.startswith("CARTORAY_") or name == "COLUMNS"}
+    return {**provider_environment(provider), **ours}
 
 
 def run(arguments: Sequence[str], variables: Mapping[str, str], folder: Path) -> str:

@@ -24,12 +24,12 @@ TIMEOUT_S = 240  # no test waits so long for a healthy cartoray
 _COMMAND = (sys.executable, "-m", "cartoray.cli.main")
 
 
-def environment(settings: Settings, aws: SimulatedAws, **changed: str) -> dict[str, str]:
+def environment(settings: Settings, aws: SimulatedAws | None = None, **changed: str) -> dict[str, str]:
     """What a command needs; `changed` adds or replaces variables."""
     kafka, neo4j = settings.kafka, settings.neo4j
     return {
         **os.environ,
-        **aws.environment(),
+        **(aws.environment() | {"CARTORAY_AWS_ROLE_NAME": aws.role_name} if aws else {}),
         "CARTORAY_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "CARTORAY_KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
         "CARTORAY_KAFKA_JOBS_PARTITIONS": "8",
@@ -38,7 +38,6 @@ def environment(settings: Settings, aws: SimulatedAws, **changed: str) -> dict[s
         "CARTORAY_NEO4J_USER": neo4j.user,
         "CARTORAY_NEO4J_PASSWORD": neo4j.password.get_secret_value(),
         "CARTORAY_NEO4J_DATABASE": neo4j.database,
-        "CARTORAY_AWS_ROLE_NAME": aws.role_name,
         "COLUMNS": "240",
         **changed,
     }

@@ -10,7 +10,6 @@ import inspect
 import re
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache
@@ -27,6 +26,7 @@ from cartography.graph.cleanupbuilder import build_cleanup_queries
 from cartography.models.aws_tagging import AWS_TAGGABLE_RESOURCES
 from cartography.models.core.nodes import CartographyNodeSchema
 from cartography.models.core.relationships import CartographyRelSchema, LinkDirection
+from support.reading import Reader
 
 from actors.wrapped.dependencies import ACCOUNT_ANALYSIS, NEEDS, RUN_ANALYSIS
 from actors.wrapped.modules import aws_modules
@@ -90,42 +90,23 @@ DEPS = {
 }
 
 
-class Stock(ast.NodeVisitor):
+class Stock(Reader):
     """What a module of stock's says to the graph in its functions, their callees included."""
 
+    packages = ("cartography.intel.", "cartography.client.")
+
     def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
         self.loads: set[type[CartographyNodeSchema]] = set()
         self.cleanups: set[type[CartographyNodeSchema]] = set()
         self.links: set[type[CartographyRelSchema]] = set()
         self.queries: set[str] = set()
-        self._read: set[object] = set()
-        self._globals: list[dict[str, Any]] = []
         self._cleaning = False
-        self._follow(function)
-
-    def _follow(self, function: Callable[..., Any]) -> None:
-        function = inspect.unwrap(function)
-        if function in self._read or not function.__module__.startswith(("cartography.intel.", "cartography.client.")):
-            return
-        self._read.add(function)
-        self._globals.append(function.__globals__)
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
-        assert isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef)
-        documented = ast.get_docstring(definition) is not None
-        for statement in definition.body[documented:]:
-            self.visit(statement)
-        self._globals.pop()
-
-    def _named(self, node: ast.expr) -> Any:
-        first, *rest = ast.unparse(node).split(".")
-        found = self._globals[-1].get(first)
-        for name in rest:
-            found = getattr(found, name, None)
-        return found
+        self.follow(function)
 
     def _meet(self, found: Any) -> None:
         if isinstance(found, FunctionType):
-            self._follow(found)
+            self.follow(found)
         elif isinstance(found, type) and issubclass(found, CartographyNodeSchema):
             (self.cleanups if self._cleaning else self.loads).add(found)
         elif isinstance(found, type) and issubclass(found, CartographyRelSchema):
@@ -138,10 +119,10 @@ class Stock(ast.NodeVisitor):
                 self.queries.add(text)
 
     def visit_Name(self, node: ast.Name) -> None:
-        self._meet(self._named(node))
+        self._meet(self.named(node))
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        self._meet(self._named(node))
+        self._meet(self.named(node))
         self.visit(node.value)
 
     def visit_Constant(self, node: ast.Constant) -> None:

@@ -6,12 +6,10 @@ Stock's modules are read, not run: which schemas they load and clean up, and in 
 from __future__ import annotations
 
 import ast
-import inspect
 import json
 import re
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -31,6 +29,7 @@ from cartography.models.core.nodes import CartographyNodeSchema
 from cartography.models.core.relationships import CartographyRelSchema, LinkDirection
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.reading import Reader
 
 from actors import transforms
 from actors.modules import Call, Item, NodeTable, Place, Row, check_account, module, modules
@@ -49,45 +48,25 @@ Schema = type[CartographyNodeSchema]
 Pattern = tuple[str, str, str]  # (from label, relationship, to label), or ("", "", label) for nodes
 
 
-class Stock(ast.NodeVisitor):
+class Stock(Reader):
     """What a function of stock's does with schemas, its callees' doings included, in the order of the calls."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
         self.loads: list[Schema] = []
         self.cleanups: list[Schema] = []
         self.links: list[type[CartographyRelSchema]] = []
-        self._read: set[object] = set()
-        self._globals: list[dict[str, Any]] = []
-        self._follow(function)
-
-    def _follow(self, function: Callable[..., Any]) -> None:
-        function = inspect.unwrap(function)
-        if function in self._read or not function.__module__.startswith("cartography.intel."):
-            return
-        self._read.add(function)
-        self._globals.append(function.__globals__)
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
-        assert isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef)
-        for statement in definition.body:
-            self.visit(statement)
-        self._globals.pop()
-
-    def _named(self, node: ast.expr) -> Any:
-        first, *rest = ast.unparse(node).split(".")
-        found = self._globals[-1].get(first)
-        for name in rest:
-            found = getattr(found, name, None)
-        return found
+        self.follow(function)
 
     def visit_Call(self, node: ast.Call) -> None:
-        called = self._named(node.func)
+        called = self.named(node.func)
         if getattr(called, "__name__", "") == "from_node_schema":
             assert isinstance(node.args[0], ast.Call), ast.unparse(node)
-            self.cleanups.append(self._named(node.args[0].func))
+            self.cleanups.append(self.named(node.args[0].func))
             return
         self.generic_visit(node)
         if isinstance(called, FunctionType):
-            self._follow(called)
+            self.follow(called)
         elif isinstance(called, type) and issubclass(called, CartographyNodeSchema) and called not in self.loads:
             self.loads.append(called)
         elif isinstance(called, type) and issubclass(called, CartographyRelSchema) and called not in self.links:

@@ -3,6 +3,9 @@
 A query changes whatever it likes, so ingestion runs it only for producers that it trusts: with a signing key set
 (`CARTORAY_KAFKA_SIGNING_KEY`, the same for all processes), a query without the right signature is refused.
 
+A cleanup that Cartography's builder makes from a schema travels as the schema's path and the number of the query, not
+as its text, so that what it deletes, and where, is known without reading Cypher.
+
 Values are JSON; what JSON has no word for is a map with the one key `$type`:
 
     {"$datetime": "2026-01-01T00:00:00+00:00"}   {"$date": …}   {"$bytes": base64}   {"$map": a map with such a key}
@@ -16,10 +19,11 @@ import hmac
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
 
+from cartoray import schemas
 from cartoray.errors import RowRejected, UnreadableMessage
 
 DECOMPRESSED_BYTES_MAX = 64 * 1024 * 1024
@@ -33,15 +37,26 @@ _TAGS: dict[str, Callable[[Any], Any]] = {
 
 
 @dataclass(frozen=True)
+class Cleanup:
+    """Query `number` of those that `schemas.cleanup` gives for the schema of path `schema`."""
+
+    schema: str
+    number: int
+    cascade: bool = False
+
+
+@dataclass(frozen=True)
 class Query:
     """Cypher and its parameters.
 
-    `repeat`: it changes at most $LIMIT_SIZE of something, and is to be run until it changes nothing.
+    `repeat`: it changes at most $LIMIT_SIZE of something, and is to be run until it changes nothing. `cleanup`: whose
+    text it is.
     """
 
     text: str
     parameters: Mapping[str, Any]
     repeat: bool = False
+    cleanup: Cleanup | None = None
 
 
 def encode_query(query: Query) -> bytes:
@@ -52,7 +67,8 @@ def encode_query(query: Query) -> bytes:
             parameters[name] = to_json(value)
         except RowRejected as error:
             raise RowRejected(f"Parameter {name}: {error}") from None
-    content = {"query": query.text, "parameters": parameters} | ({"repeat": True} if query.repeat else {})
+    what = {"query": query.text} if query.cleanup is None else {"cleanup": asdict(query.cleanup)}
+    content = {**what, "parameters": parameters} | ({"repeat": True} if query.repeat else {})
     return zlib.compress(json.dumps(content).encode())
 
 
@@ -64,13 +80,19 @@ def decode_query(value: bytes) -> Query:
         if not unpacker.eof:
             raise UnreadableMessage(f"A query that is cut off, or has more than {DECOMPRESSED_BYTES_MAX} bytes.")
         content = json.loads(text)
-        query, parameters, repeat = content["query"], content["parameters"], content.get("repeat", False)
+        cleanup = Cleanup(**content["cleanup"]) if "cleanup" in content else None
+        query = (
+            content["query"]
+            if cleanup is None
+            else schemas.cleanup(cleanup.schema, cascade=cleanup.cascade)[cleanup.number]
+        )
+        parameters, repeat = content["parameters"], content.get("repeat", False)
         if not isinstance(query, str) or not isinstance(parameters, dict):
             raise UnreadableMessage("A query is a text and a map of parameters.")
         if repeat and not (isinstance(parameters.get(LIMIT), int) and parameters[LIMIT] > 0):
             raise UnreadableMessage(f"A query that is to be repeated has a {LIMIT} above 0.")
-        return Query(query, {name: from_json(each) for name, each in parameters.items()}, bool(repeat))
-    except (zlib.error, ValueError, KeyError, TypeError, RecursionError) as error:
+        return Query(query, {name: from_json(each) for name, each in parameters.items()}, bool(repeat), cleanup)
+    except (zlib.error, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UnreadableMessage(f"Not a query: {error}") from None
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
+from cartography.graph.cleanupbuilder import build_cleanup_queries, build_cleanup_query_for_matchlink
 from cartography.models.core.common import PropertyRef
 from cartography.models.core.nodes import CartographyNodeSchema
 from cartography.models.core.relationships import CartographyRelSchema
@@ -73,7 +74,28 @@ def relationships(schema: CartographyNodeSchema) -> tuple[CartographyRelSchema, 
     return first + others
 
 
-def _refs(schema: CartographyNodeSchema) -> Iterator[PropertyRef]:
+def is_matchlink(path: str) -> bool:
+    """Whether `path` names a relationship schema, of which rows link nodes that are there. Raises UnreadableMessage."""
+    return _is_concrete(_resolve(path), CartographyRelSchema)
+
+
+def matched(schema: CartographyRelSchema) -> Iterator[PropertyRef]:
+    """What a matchlink finds the nodes by that it links."""
+    ends = schema.source_node_sub_resource, schema.target_node_sub_resource
+    for matcher in (
+        schema.source_node_matcher,
+        schema.target_node_matcher,
+        *(end.target_node_matcher for end in ends if end),
+    ):
+        yield from asdict(matcher).values() if matcher else ()
+
+
+def _refs(path: str) -> Iterator[PropertyRef]:
+    if is_matchlink(path):
+        yield from matched(matchlink_schema(path))
+        yield from asdict(matchlink_schema(path).properties).values()
+        return
+    schema = node_schema(path)
     yield from asdict(schema.properties).values()
     for relationship in relationships(schema):
         yield from asdict(relationship.target_node_matcher).values()
@@ -83,10 +105,24 @@ def _refs(schema: CartographyNodeSchema) -> Iterator[PropertyRef]:
 @lru_cache(maxsize=4096)
 def fields(path: str) -> tuple[str, ...]:
     """The fields that rows of this schema are read for, sorted: the columns on the wire. Other fields are not sent."""
-    return tuple(sorted({ref.name for ref in _refs(node_schema(path)) if not ref.set_in_kwargs}))
+    return tuple(sorted({ref.name for ref in _refs(path) if not ref.set_in_kwargs}))
 
 
 @lru_cache(maxsize=4096)
 def constants(path: str) -> tuple[str, ...]:
     """Names of the values that are the same for all rows of a load (Cartography's kwargs, e.g. `AWS_ID`), sorted."""
-    return tuple(sorted({ref.name for ref in _refs(node_schema(path)) if ref.set_in_kwargs}))
+    return tuple(sorted({ref.name for ref in _refs(path) if ref.set_in_kwargs}))
+
+
+@lru_cache(maxsize=4096)
+def cleanup(path: str, *, cascade: bool = False) -> tuple[str, ...]:
+    """Stock's queries that delete what is stale of the schema, in their order; `cascade`: and its children.
+
+    Raises UnreadableMessage: there is no such schema, or it has no cleanup.
+    """
+    try:
+        if is_matchlink(path):
+            return (build_cleanup_query_for_matchlink(matchlink_schema(path)),)
+        return tuple(build_cleanup_queries(node_schema(path), cascade))
+    except ValueError as error:
+        raise UnreadableMessage(f"{path} has no cleanup: {error}") from None

@@ -7,7 +7,8 @@ values reach them is rewritten. Rows travel as lists, because parsing maps cost 
     $loads   [{AWS_ID: …, Region: …, lastupdated: …}, …]    what stock passes as kwargs, for an account, region, run
 
 Stock writes a node and its relationships in one statement, and a relationship whose other end is missing is silently
-not made. Here each relationship has a statement of its own, which answers the rows for which both ends were there.
+not made. Here each relationship has a statement of its own, which answers the rows for which both ends were there. So
+has a matchlink, which is rows for a relationship alone.
 
 Neo4j writes a property again even if its value stays the same, which costs five times as much as comparing. So rows
 whose node is as it should be only get their `lastupdated`, and a second sync writes little more than that.
@@ -22,11 +23,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
-from cartography.graph.cleanupbuilder import build_cleanup_queries
 from cartography.graph.querybuilder import (
     _get_module_from_schema,
     build_create_index_queries,
+    build_create_index_queries_for_matchlink,
     build_ingestion_query,
+    build_matchlink_query,
 )
 from cartography.models.core.common import PropertyRef
 from cartography.models.core.nodes import CartographyNodeSchema
@@ -87,15 +89,14 @@ class Relationship:
 
 @dataclass(frozen=True)
 class Statements:
-    """All that is ever run for one node schema."""
+    """All that is ever run for one schema: of nodes with their relationships, or of a matchlink, which has no nodes."""
 
     path: str
-    label: str
-    labels: frozenset[str]  # own, extra and conditional ones
+    labels: frozenset[str]  # own, extra and conditional ones; of a matchlink those of its ends
     fields: tuple[str, ...]
     constants: tuple[str, ...]
     id_at: int | None
-    nodes: str
+    nodes: str | None
     touch: str | None  # for nodes that are as their rows say: sets `lastupdated`, answers the numbers of these rows
     relationships: tuple[Relationship, ...]
     indexes: tuple[Index, ...]
@@ -103,7 +104,9 @@ class Statements:
 
 @lru_cache(maxsize=4096)
 def statements(path: str) -> Statements:
-    """The statements of the node schema that `path` names. Raises UnreadableMessage: there is no such schema."""
+    """The statements of the schema that `path` names. Raises UnreadableMessage: there is no such schema."""
+    if schemas.is_matchlink(path):
+        return _matchlink(path)
     schema = schemas.node_schema(path)
     fields = schemas.fields(path)
     id_ref: PropertyRef = schema.properties.id
@@ -111,7 +114,6 @@ def statements(path: str) -> Statements:
     extra = schema.extra_node_labels.labels if schema.extra_node_labels else ()
     return Statements(
         path=path,
-        label=schema.label,
         labels=frozenset({schema.label, *(label.label for label in extra)}),
         fields=fields,
         constants=schemas.constants(path),
@@ -123,6 +125,47 @@ def statements(path: str) -> Statements:
             for number, relationship in enumerate(schemas.relationships(schema))
         ),
         indexes=tuple(index(query, schema.label) for query in dict.fromkeys(build_create_index_queries(schema))),
+    )
+
+
+def _matchlink(path: str) -> Statements:
+    schema, fields = schemas.matchlink_schema(path), schemas.fields(path)
+    try:
+        stock = build_matchlink_query(schema)
+    except ValueError as error:
+        raise UnreadableMessage(f"{path} stands for no rows: {error}") from None
+    head = "UNWIND $DictList as item"
+    if stock.count(head) != 1 or "$DictList" in stock.replace(head, ""):
+        raise ValueError(f"Cartography's query for {path} does not begin as expected.")
+    places = {field: f"item[{at}]" for at, field in enumerate(fields, start=1)}
+    accounts, body = (rewritten(part, places).strip().rstrip(";") for part in stock.split(head))
+    refs = list(schemas.matched(schema))
+    left, right = _arrow(schema)
+    link = Relationship(
+        number=0,
+        name=f"{schema.source_node_label}{left}{schema.rel_label}{right}{schema.target_node_label}",
+        target_label=schema.target_node_label,
+        query=(
+            f"UNWIND $loads AS load\n{accounts}\nUNWIND load.rows AS item\n{body}\n"
+            f"RETURN collect(DISTINCT item[{len(fields) + 1}])"
+        ),
+        per_load=True,
+        id_at=None,
+        fields_at=tuple(range(len(fields))),
+        needed_at=tuple(dict.fromkeys(fields.index(ref.name) for ref in refs if not ref.set_in_kwargs)),
+        list_at=None,
+        needed_constants=tuple(dict.fromkeys(ref.name for ref in refs if ref.set_in_kwargs)),
+    )
+    return Statements(
+        path=path,
+        labels=frozenset({str(schema.source_node_label), schema.target_node_label}),
+        fields=fields,
+        constants=schemas.constants(path),
+        id_at=None,
+        nodes=None,
+        touch=None,
+        relationships=(link,),
+        indexes=tuple(index(query) for query in dict.fromkeys(build_create_index_queries_for_matchlink(schema))),
     )
 
 
@@ -233,7 +276,7 @@ def _relationship(
         head = f"UNWIND $rows AS item\nWITH item, $loads[item[{row_at + 1}]] AS load\n{node}\n{target}"
     else:
         head = f"UNWIND $loads AS load\n{target}\nUNWIND load.rows AS item\n{node}"
-    left, right = ("<-", "-") if relationship.direction == LinkDirection.INWARD else ("-", "->")
+    left, right = _arrow(relationship)
     module, version = _get_module_from_schema(relationship), get_cartography_version()
     query = (
         f"{head}\n"
@@ -254,6 +297,11 @@ def _relationship(
         list_at=fields.index(lists[0]) if lists else None,
         needed_constants=tuple(ref.name for ref in matcher.values() if ref.set_in_kwargs),
     )
+
+
+def _arrow(relationship: CartographyRelSchema) -> tuple[str, str]:
+    """What stands before and behind it, from the node of its schema to the other end."""
+    return ("<-", "-") if relationship.direction == LinkDirection.INWARD else ("-", "->")
 
 
 def _condition(key: str, ref: PropertyRef, entry: str) -> str:
@@ -283,11 +331,7 @@ def cleanups(path: str) -> tuple[str, ...]:
 
     Each answers how many it looked at; fewer than the limit means that it is through. Raises UnreadableMessage.
     """
-    schema = schemas.node_schema(path)
-    try:
-        stock = build_cleanup_queries(schema)
-    except ValueError as error:
-        raise UnreadableMessage(f"{path} has no cleanup: {error}") from None
+    stock = schemas.cleanup(path)
     for query in stock:
         if unknown := set(re.findall(r"\$(\w+)", query)) - {"AWS_ID", "UPDATE_TAG", "LIMIT_SIZE"}:
             raise UnreadableMessage(

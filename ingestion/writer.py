@@ -156,8 +156,7 @@ class Writer:
             for schema, prepared in work:
                 if abandoned():
                     raise Abandoned
-                rows = self._changed(transaction, schema, prepared)
-                if rows:
+                if schema.nodes is not None and (rows := self._changed(transaction, schema, prepared)):
                     transaction.run(schema.nodes, rows=rows, loads=prepared.loads).consume()
             missing: list[Missing] = []
             for schema, prepared in work:

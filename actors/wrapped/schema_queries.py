@@ -7,18 +7,24 @@ import re
 import sys
 import threading
 from functools import lru_cache
+from typing import Any
 
-from cartography.graph.querybuilder import build_ingestion_query
+from cartography.graph.querybuilder import build_ingestion_query, build_matchlink_query
 from cartography.models.core.nodes import CartographyNodeSchema
+from cartography.models.core.relationships import CartographyRelSchema
 
 from cartoray import schemas
+from cartoray.errors import UnreadableMessage
+from cartoray.queries import Cleanup
 
-_LABEL = re.compile(r"MERGE \(i:(\w+)\{")
+_MERGES = re.compile(r"MERGE \(i:(\w+)\{")
+_LINKS = re.compile(r"MATCH \(from:(\w+)\{")
+_CLEANS = re.compile(r"\s*MATCH \((?:n|from):(\w+)\)")
 _MODELS = "cartography.models."
 
 
 class _Loaded:
-    """The node schemas of Cartography's models that somebody has imported here: a query is made from one of these.
+    """The schemas of Cartography's models that somebody has imported here: a query is made from one of these.
 
     Importing all 990 would take 5 s.
     """
@@ -30,7 +36,7 @@ class _Loaded:
         self._modules = 0
 
     def paths(self, label: str) -> list[str]:
-        """Of the schemas that write nodes of the label."""
+        """Of the schemas that write nodes of the label, and of the matchlinks that begin at them."""
         with self._lock:
             if len(sys.modules) != self._modules:
                 self._modules = len(sys.modules)
@@ -41,11 +47,14 @@ class _Loaded:
 
     def _scan(self, name: str) -> None:
         self._scanned.add(name)
-        for schema in list(vars(sys.modules[name]).values()):
+        for found in list(vars(sys.modules[name]).values()):
+            if not (inspect.isclass(found) and found.__module__ == name and not inspect.isabstract(found)):
+                continue
             # not issubclass: it asks every subclass of that class, and remembers the answer in each
-            concrete = inspect.isclass(schema) and CartographyNodeSchema in schema.__mro__
-            if concrete and schema.__module__ == name and not inspect.isabstract(schema):
-                self._by_label.setdefault(schema().label, []).append(schemas.path_of(schema()))
+            if {CartographyNodeSchema, CartographyRelSchema} & {*found.__mro__}:
+                schema: Any = found()
+                label = schema.label if CartographyNodeSchema in found.__mro__ else schema.source_node_label
+                self._by_label.setdefault(label, []).append(schemas.path_of(schema))
 
 
 def _is_loading(name: str) -> bool:
@@ -57,9 +66,26 @@ _loaded = _Loaded()
 
 @lru_cache(maxsize=4096)
 def schema_of(query: str) -> str | None:
-    """The path of the node schema whose `build_ingestion_query` gives exactly this text; None: none does."""
-    found = _LABEL.search(query)
+    """The path of the schema whose `build_ingestion_query` or `build_matchlink_query` gives exactly this text."""
+    if found := _MERGES.search(query):
+        for path in _loaded.paths(found[1]):
+            if not schemas.is_matchlink(path) and build_ingestion_query(schemas.node_schema(path)) == query:
+                return path
+    elif found := _LINKS.search(query):
+        for path in _loaded.paths(found[1]):
+            if schemas.is_matchlink(path) and build_matchlink_query(schemas.matchlink_schema(path)) == query:
+                return path
+    return None
+
+
+@lru_cache(maxsize=4096)
+def cleanup_of(query: str) -> Cleanup | None:
+    """Of which schema this is the text of a cleanup, and which of its queries; None: of none."""
+    found = _CLEANS.match(query)
     for path in _loaded.paths(found[1]) if found else ():
-        if build_ingestion_query(schemas.node_schema(path)) == query:
-            return path
+        for cascade in (False, True):
+            try:
+                return Cleanup(path, schemas.cleanup(path, cascade=cascade).index(query), cascade)
+            except (UnreadableMessage, ValueError):  # it has none, or this is not among them
+                continue
     return None

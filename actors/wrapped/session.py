@@ -7,9 +7,10 @@ What holds:
 
 - Every write goes to `graph_data`, in order, and nowhere else. `cartoray serve` must be up somewhere, to run it.
 - A read sees everything that this session has written: it first waits until that is in the database.
-- `load` travels as rows of its schema, which ingestion writes as it writes those of native modules; whatever else is
-  written travels as Cypher with its parameters. A result or a counter that is looked at is waited for; but a statement
-  with $LIMIT_SIZE is repeated by ingestion until it changes nothing, and counts as 0 here.
+- `load` and `load_matchlinks` travel as rows of their schema, which ingestion writes as it writes those of native
+  modules, and a cleanup made from a schema by the schema's name; whatever else is written travels as Cypher with its
+  parameters. A result or a counter that is looked at is waited for; but a statement with $LIMIT_SIZE is repeated by
+  ingestion until it changes nothing, and counts as 0 here.
 - `flush()` returns when all that was sent is in the database; leaving the block also applies relationships whose other
   end came later, for which stock needs a second run. What ingestion refuses is raised by the next read or flush.
 
@@ -30,7 +31,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import neo4j
 
 from actors.wrapped.results import Result
-from actors.wrapped.schema_queries import schema_of
+from actors.wrapped.schema_queries import cleanup_of, schema_of
 from actors.wrapped.stream import Stream, Streams
 from cartoray import schemas
 from cartoray.errors import RowRejected
@@ -173,11 +174,12 @@ class GraphSession:
                 return Result(lambda: None)
             everything[_LIST] = rows
         self._send_indexes()
+        cleanup = cleanup_of(query) if "DELETE" in query else None
         repeat = everything.get(LIMIT, 0) > 0 and f"${LIMIT}" in query
         sequence = -1
         for part in _parts(everything):
             self.rows += len(part.get(_LIST, ()))
-            sequence = self._send_query(Query(query, part, repeat))
+            sequence = self._send_query(Query(query, part, repeat, cleanup))
         if repeat:  # ingestion repeats it until it changes nothing: what Cartography would do, asking each time
             return Result(lambda: None)
         return Result(lambda: self.stream.answer(sequence))

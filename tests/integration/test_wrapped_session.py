@@ -20,6 +20,7 @@ from cartography.client.core.tx import (
     run_write_query,
 )
 from cartography.graph.job import GraphJob
+from cartography.graph.querybuilder import build_ingestion_query, build_matchlink_query
 from cartography.graph.statement import GraphStatement
 from cartography.models.aws.ec2.instances import EC2InstanceSchema, EC2InstanceToRoleAssumesMatchLink
 from cartography.models.aws.ec2.reservations import EC2ReservationSchema
@@ -27,15 +28,16 @@ from cartography.models.aws.ec2.vpc import AWSVpcSchema
 from cartography.models.aws.ec2.vpc_cidr import AWSIPv4CidrBlockSchema
 from ingestion_rows import snapshot, wipe
 
-from actors.wrapped.schema_queries import schema_of
+from actors.wrapped.schema_queries import cleanup_of, schema_of
 from actors.wrapped.session import GraphDriver, GraphSession
 from actors.wrapped.stream import WriteRefused
+from cartoray import schemas
 from cartoray.dead_letters import read_dead_letter
 from cartoray.errors import KafkaUnavailable
 from cartoray.events import EVENT, QueryLanded
 from cartoray.kafka import Admin, Follower, Publisher, read_all
 from cartoray.messages import Message
-from cartoray.queries import SIGNATURE
+from cartoray.queries import SIGNATURE, Cleanup, Query, decode_query, encode_query
 from cartoray.settings import Settings
 from cartoray.topics import Topics, topics
 from ingestion.sink import Sink
@@ -131,21 +133,34 @@ def test_the_graph_and_what_is_read_are_those_of_neo4js_own_session(bench: Bench
     assert bench.reasons() == []
 
 
-def test_loads_travel_as_rows_of_their_schema_and_the_rest_as_queries(bench: Bench) -> None:
+def test_what_has_a_schema_travels_by_it_and_the_rest_as_queries(bench: Bench) -> None:
     with bench.serving(), opened(bench.settings) as session:
         play(session, 1)
-    kinds = [message.headers["kind"] for message in read_all(bench.settings.kafka, bench.topics.data.name)]
-    assert kinds.count(b"rows") == 4
-    assert kinds.count(b"query") > 10
+    messages = list(read_all(bench.settings.kafka, bench.topics.data.name))
+    kinds = [message.headers["kind"] for message in messages]
+    assert kinds.count(b"rows") == 5
+    assert kinds.count(b"query") == 8
+    sent = [decode_query(message.value) for message in messages if message.headers["kind"] == b"query"]
+    assert not [query.text for query in sent if "UNWIND $DictList" in query.text]
+    cleanups = {query.cleanup for query in sent} - {None}
+    assert cleanups == {Cleanup("cartography.models.aws.ec2.vpc:AWSVpcSchema", number) for number in range(2)}
 
 
 def test_every_query_of_the_builder_is_known_again() -> None:
-    from cartography.graph.querybuilder import build_ingestion_query
-
     for schema in (AWSVpcSchema(), EC2InstanceSchema(), EC2ReservationSchema()):
         path = schema_of(build_ingestion_query(schema))
         assert path is not None
         assert path.endswith(f":{type(schema).__name__}")
+    link = EC2InstanceToRoleAssumesMatchLink()
+    assert schema_of(build_matchlink_query(link)) == schemas.path_of(link)
+    for schema, cascade in ((AWSVpcSchema(), False), (EC2InstanceSchema(), True), (link, False)):
+        path = schemas.path_of(schema)
+        for text in schemas.cleanup(path, cascade=cascade):
+            cleanup = cleanup_of(text)
+            assert cleanup is not None
+            assert schemas.cleanup(cleanup.schema, cascade=cleanup.cascade)[cleanup.number] == text
+            assert decode_query(encode_query(Query(text, {}, cleanup=cleanup))).text == text
+    assert cleanup_of("MATCH (n:AWSVpc) DETACH DELETE n") is None
     assert schema_of("MERGE (i:AWSVpc{id: 1})") is None
     assert schema_of("RETURN 1") is None
 

@@ -12,6 +12,7 @@ from cartography.graph.cleanupbuilder import build_cleanup_queries
 from cartography.models.aws.ec2.vpc import AWSVpcSchema
 from cartography.models.aws.ec2.vpc_cidr import AWSIPv4CidrBlockSchema
 from cartography.models.core.nodes import CartographyNodeSchema
+from cartography.models.core.relationships import CartographyRelSchema
 
 from cartoray import schemas
 from cartoray.errors import UnreadableMessage
@@ -33,20 +34,32 @@ SECURITY_GROUP = "cartography.models.aws.ec2.security_groups:EC2SecurityGroupSch
 ASSUMES = "cartography.models.aws.ec2.instances:EC2InstanceToRoleAssumesMatchLink"
 
 
-@pytest.fixture(scope="module")
-def every_schema() -> list[str]:
-    """Paths of all node schemas of the release."""
+def paths_of(base: type) -> list[str]:
+    """Of all schemas of the release that are a `base`."""
     found = set()
     for module in pkgutil.walk_packages(cartography.models.__path__, "cartography.models."):
         for name, value in vars(importlib.import_module(module.name)).items():
             if (
                 inspect.isclass(value)
-                and CartographyNodeSchema in value.__mro__  # issubclass asks all its subclasses: quadratic
+                and base in value.__mro__  # issubclass asks all its subclasses: quadratic
                 and value.__module__ == module.name
                 and not inspect.isabstract(value)
             ):
                 found.add(f"{module.name}:{name}")
     return sorted(found)
+
+
+@pytest.fixture(scope="module")
+def every_schema() -> list[str]:
+    """Paths of all node schemas of the release."""
+    return paths_of(CartographyNodeSchema)
+
+
+@pytest.fixture(scope="module")
+def every_matchlink() -> list[str]:
+    """Paths of all relationship schemas of the release that stand alone."""
+    paths = paths_of(CartographyRelSchema)
+    return [path for path in paths if schemas.matchlink_schema(path).source_node_label is not None]
 
 
 def test_shared_labels_are_those_that_one_schema_owns_and_another_adds(every_schema: list[str]) -> None:
@@ -61,6 +74,7 @@ def test_shared_labels_are_those_that_one_schema_owns_and_another_adds(every_sch
 def test_every_schema_has_statements_that_read_only_rows_and_loads(every_schema: list[str]) -> None:
     for path in every_schema:
         found = statements(path)
+        assert found.nodes is not None
         for query in (found.nodes, found.touch or "", *(relationship.query for relationship in found.relationships)):
             outside = re.sub(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'', "", query)
             assert set(re.findall(r"\$\w+", outside)) <= {"$rows", "$loads"}, path
@@ -73,12 +87,34 @@ def test_every_schema_has_statements_that_read_only_rows_and_loads(every_schema:
         assert len(found.relationships) == len(schemas.relationships(schemas.node_schema(path)))
 
 
+def test_every_matchlink_is_a_relationship_of_its_rows_and_loads(every_matchlink: list[str]) -> None:
+    assert len(every_matchlink) > 100
+    for path in every_matchlink:
+        found = statements(path)
+        assert found.nodes is None and found.id_at is None
+        (link,) = found.relationships
+        outside = re.sub(r'"(?:[^"\\]|\\.)*"', "", link.query)
+        assert set(re.findall(r"\$\w+", outside)) == {"$loads"}, path
+        assert not re.search(r"\bitem\.", outside), path
+        read = {int(place) for place in re.findall(r"item\[(\d+)\]", outside)}
+        assert read == {*range(1, len(found.fields) + 1), len(found.fields) + 1}, path
+        assert {found.fields[at] for at in link.needed_at} <= set(found.fields)
+        assert set(link.needed_constants) <= set(found.constants)
+        assert set(re.findall(r"\bload\.(\w+)", outside)) == {*found.constants, "rows"}, path
+
+
+def test_a_relationship_schema_that_is_no_matchlink_has_no_statements() -> None:
+    with pytest.raises(UnreadableMessage, match="stands for no rows"):
+        statements("cartography.models.aws.ec2.vpc:VPCToAWSAccountRel")
+
+
 def test_ids_of_own_labels_are_unique_but_for_shared_ones(every_schema: list[str]) -> None:
     unique: dict[str, set[bool]] = defaultdict(set)
     for path in every_schema:
         found = statements(path)
-        assert all(each.label == found.label and each.properties == ("id",) for each in found.indexes if each.unique)
-        unique[found.label].add(any(each.unique for each in found.indexes))
+        label = schemas.node_schema(path).label
+        assert all(each.label == label and each.properties == ("id",) for each in found.indexes if each.unique)
+        unique[label].add(any(each.unique for each in found.indexes))
     assert {label for label, flags in unique.items() if flags == {False}} == SHARED_LABELS
     assert all(len(flags) == 1 for flags in unique.values())
 

@@ -1,6 +1,6 @@
 """Cartography's schema classes as cartoray refers to them: by path on the wire, by fields in Arrow.
 
-Only `cartography.models` is ever imported here (0.2 s); nothing of `cartography.intel`.
+Of Cartography, only models and query builders are imported here (0.2 s); nothing of `cartography.intel`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 Each side has a Kafka, a Neo4j and a simulated AWS of its own, made for it and empty, one side after the other in one
 run. What is timed: the `cartography` command from its start to its end; and `cartoray sync` from its start until the
 graph is complete, with workers that are up, as those of a cluster are.
+
+    cold, cold again     into an empty database of a server that was just started, and once more
+    first, first again   the same after everything was removed from that database, indexes too: the server is warm
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import neo4j
 import typer
 
 MODULES = (
@@ -33,13 +37,19 @@ CARTORAY = (sys.executable, "-m", "cartoray.cli.main")
 
 @dataclass(frozen=True)
 class Result:
-    """`first`: seconds into an empty database, which makes hundreds of indexes as well; `again`: into what is there."""
+    """Seconds, and what the graph had in the end."""
 
     side: str
+    cold: float
+    cold_again: float
     first: float
     again: float
     nodes: int
     relationships: int
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        return self.first, self.again, self.cold, self.cold_again
 
 
 def bench(
@@ -48,19 +58,18 @@ def bench(
     modules: Annotated[str, typer.Option(help="Cartography's names, comma between")] = MODULES,
     sides: Annotated[str, typer.Option(help="which of stock, wrapped, native; comma between")] = "stock,wrapped,native",
 ) -> None:
-    """Times a first sync with stock Cartography, with its modules as jobs (wrapped), and with native ones."""
+    """Times syncs with stock Cartography, with its modules as jobs (wrapped), and with native ones."""
     results = [_time(side, accounts, latency_ms, modules) for side in sides.split(",")]
     calls = (
         f"{accounts} accounts, {len(modules.split(','))} modules, {len(REGIONS.split(','))} regions, {latency_ms} ms"
     )
     print(f"\n{calls}, {os.cpu_count()} cores\n")
-    print("| side | first sync | against stock | again | against stock | nodes | relationships |\n" + "|---" * 7 + "|")
+    print("| side | first | again | cold | cold again | nodes | relationships |\n" + "|---" * 7 + "|")
     for result in results:
-        first, again = results[0].first / result.first, results[0].again / result.again
-        print(
-            f"| {result.side} | {result.first:.1f} s | {first:.1f} × | {result.again:.1f} s | {again:.1f} × "
-            f"| {result.nodes:,} | {result.relationships:,} |"
+        times = (
+            f"{each:.1f} s, {stock / each:.1f} ×" for stock, each in zip(results[0].times, result.times, strict=True)
         )
+        print(f"| {result.side} | {' | '.join(times)} | {result.nodes:,} | {result.relationships:,} |")
 
 
 def _time(side: str, accounts: int, latency_ms: int, modules: str) -> Result:
@@ -68,17 +77,33 @@ def _time(side: str, accounts: int, latency_ms: int, modules: str) -> Result:
     try:
         _run(folder, "up", "--simulate-aws", str(accounts), "--latency-ms", str(latency_ms))
         settings = json.loads((folder / ".cartoray" / "settings.json").read_text())
-        if side == "stock":
-            first, again = (_stock(folder, settings, modules) for _ in range(2))
-        else:
-            with _workers(folder):
-                first, again = (_sync(folder, modules, wrapped=side == "wrapped") for _ in range(2))
-        graph = json.loads(_run(folder, "graph", "--json"))
-        print(f"{side}: {first:.1f} s, {again:.1f} s", flush=True)
-        return Result(side, first, again, graph["nodes"], sum(graph["relationships"].values()))
+        times = []
+        for _ in range(2):
+            if side == "stock":
+                times += [_stock(folder, settings, modules) for _ in range(2)]
+            else:
+                with _workers(folder):
+                    times += [_sync(folder, modules, wrapped=side == "wrapped") for _ in range(2)]
+            graph = json.loads(_run(folder, "graph", "--json"))
+            _empty(settings["neo4j"])
+        print(f"{side}: {', '.join(f'{each:.1f} s' for each in times)}", flush=True)
+        return Result(side, *times, graph["nodes"], sum(graph["relationships"].values()))
     finally:
         _run(folder, "down", "--wipe")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _empty(server: dict[str, Any]) -> None:
+    """Removes nodes, relationships, indexes and constraints."""
+    with (
+        neo4j.GraphDatabase.driver(server["uri"], auth=("neo4j", server["password"])) as driver,
+        driver.session() as session,
+    ):
+        session.run("MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 1000 ROWS").consume()
+        for name in session.run("SHOW CONSTRAINTS YIELD name").value():
+            session.run(f"DROP CONSTRAINT `{name}`").consume()
+        for name in session.run("SHOW INDEXES YIELD name, type WHERE type = 'RANGE' RETURN name").value():
+            session.run(f"DROP INDEX `{name}`").consume()
 
 
 def _run(folder: Path, *arguments: str) -> str:

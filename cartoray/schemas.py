@@ -79,6 +79,13 @@ def is_matchlink(path: str) -> bool:
     return _is_concrete(_resolve(path), CartographyRelSchema)
 
 
+def label(path: str) -> str:
+    """Of the nodes that the schema is about, or at which a matchlink begins: those that its cleanup looks through."""
+    if is_matchlink(path):
+        return str(matchlink_schema(path).source_node_label)
+    return node_schema(path).label
+
+
 def matched(schema: CartographyRelSchema) -> Iterator[PropertyRef]:
     """What a matchlink finds the nodes by that it links."""
     ends = schema.source_node_sub_resource, schema.target_node_sub_resource

@@ -6,15 +6,15 @@ Runs in the sink's writer thread. What the data or a step is to blame for is par
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+from cartoray import schemas
 from cartoray.errors import RowRejected, UnreadableMessage
 from cartoray.events import Deferral, QueryLanded, StepLanded, Unresolved
-from cartoray.jobs import SESSION_PREFIX
 from cartoray.queries import LIMIT, Query, to_json
 from cartoray.steps import CleanupNodes, DeriveLinks, Settle, Step
 from cartoray.wire import Origin
@@ -22,12 +22,16 @@ from ingestion.attempts import Attempts
 from ingestion.batching import QueryItem, RowsItem, groups, split
 from ingestion.deferred import Read, settle
 from ingestion.derivations import derivation
+from ingestion.first_sight import FirstSight, Key
 from ingestion.recovery import Bisect, Halve
-from ingestion.statements import Index, Relationship, Statements, cleanups, keeping_newer, statements
+from ingestion.statements import Index, Relationship, Statements, cleanups, statements
+from ingestion.units import Unit, units
 from ingestion.writer import Abandoned, Answer, Missing, Writer
 
 CLEANUP_ROWS = 1_000  # nodes in one round; `DETACH DELETE` takes all their relationships into the same transaction
 ACCOUNT_LABEL = "AWSAccount"
+_NOTHING = Answer({}, (), [])  # of a query that was spared
+T = TypeVar("T")
 ANSWER_BYTES_MAX = 500_000  # of what a query returns; reads go to the database directly
 
 
@@ -39,8 +43,16 @@ class Landing:
     """Puts batches and steps into the graph. `abandoned()`: nobody wants the present one any more."""
 
     def __init__(
-        self, writer: Writer, attempts: Attempts, read: Read, abandoned: Callable[[], bool], *, rows_max: int
+        self,
+        writer: Writer,
+        attempts: Attempts,
+        read: Read,
+        abandoned: Callable[[], bool],
+        sight: FirstSight,
+        *,
+        rows_max: int,
     ) -> None:
+        self._sight = sight
         self._writer = writer
         self._attempts = attempts
         self._read = read
@@ -54,6 +66,9 @@ class Landing:
 
         Raises GraphRefused, GraphUnavailable, Abandoned: nothing is known to have landed then.
         """
+        self._begin({_run(item) for item in items})
+        for item in items:
+            self._sight.wrote(_run(item), statements(item.header.schema).labels)
         missing: list[Missing] = []
         refused: dict[tuple[int, int], str] = {}
         pending: list[Sequence[RowsItem]] = [items]
@@ -72,6 +87,12 @@ class Landing:
                 missing += outcome
         outcomes: dict[tuple[int, int], Outcome] = {_place(item): () for item in items}
         return {**outcomes, **_deferrals(missing), **refused}
+
+    def _begin(self, runs: Collection[Key]) -> None:
+        if new := [run for run in runs if run not in self._sight]:
+            labels = self._certain(self._writer.labels)
+            for run in new:
+                self._sight.begin(run, labels)
 
     def _write(self, items: Sequence[RowsItem]) -> list[Missing]:
         return self._writer.write(groups(items, lambda schema: statements(schema).labels), self._abandoned)
@@ -115,22 +136,47 @@ class Landing:
         As many as can be are run in one transaction; when that fails, one after the other, so that only what is to
         blame is refused. Raises GraphRefused, GraphUnavailable, Abandoned.
         """
-        answers: list[Answer | str] = []
-        queries = [keeping_newer(item.query, alone=item.origin.run_id.startswith(SESSION_PREFIX)) for item in items]
-        while len(answers) < len(items):
-            some = queries[len(answers) :]
-            together = self._attempts.run(partial(self._writer.queries, some), splittable=True) if len(some) > 1 else []
-            if isinstance(together, Halve | Bisect) or not together:
-                answers.append(self._query(some[0]))
-                continue
-            answers += together
-            query, answer = some[len(together) - 1], together[-1]
-            if query.repeat and answer.counters:
-                answers[-1] = self._query(query, answer)
+        needless = [self._is_needless(item) for item in items]
+        answers = self._answers(
+            deque(units([item for item, spared in zip(items, needless, strict=True) if not spared]))
+        )
+        answered = [_NOTHING if spared else next(answers) for spared in needless]
         return [
             answer if isinstance(answer, str) else _told(item.origin, answer, now_ms())
-            for item, answer in zip(items, answers, strict=True)
+            for item, answer in zip(items, answered, strict=True)
         ]
+
+    def _answers(self, left: deque[Unit]) -> Iterator[Answer | str]:
+        while left:
+            together = self._together(tuple(left))
+            if isinstance(together, Halve | Bisect) or not together:
+                yield from map(self._query, left.popleft().queries)
+                continue
+            for answer in together:
+                unit = left.popleft()
+                if not unit.has_more(answer):
+                    yield from [answer if unit.probe is None else _NOTHING] * len(unit.queries)
+                elif unit.probe is None:
+                    yield self._query(unit.first, answer)
+                else:
+                    yield from map(self._query, unit.queries)
+
+    def _together(self, some: tuple[Unit, ...]) -> list[Answer] | Halve | Bisect:
+        """Answers of the first of them, none if there is nothing to gain by a transaction for several."""
+        if len(some) == 1 and some[0].probe is None:
+            return []
+        firsts = [unit.first for unit in some]
+        run = partial(self._writer.queries, firsts, lambda number, answer: some[number].has_more(answer))
+        return self._attempts.run(run, splittable=True)
+
+    def _is_needless(self, item: QueryItem) -> bool:
+        """Whether it is a cleanup that can find nothing."""
+        cleanup, run_id = item.query.cleanup, item.origin.run_id
+        tag = item.query.parameters.get("UPDATE_TAG")
+        if cleanup is None or not isinstance(tag, int):
+            self._sight.ran(run_id)
+            return False
+        return self._sight.is_new((run_id, tag), schemas.label(cleanup.schema))
 
     def _query(self, query: Query, before: Answer | None = None) -> Answer | str:
         """Runs it, if asked for until it changes nothing, or says why it was refused. `before`: what one run did."""
@@ -150,11 +196,18 @@ class Landing:
             if not (query.repeat and answer.counters):
                 return replace(answer, counters=counters)
 
+    def _is_new(self, step: Step, path: str) -> bool:
+        return self._sight.is_new((step.run_id, step.update_tag), schemas.label(path))
+
     def _cleanup(self, step: Step, action: CleanupNodes, tally: _Tally) -> None:
-        schema = statements(action.schema_path)
+        if self._is_new(step, action.schema_path):
+            return
+        schema, found = statements(action.schema_path), cleanups(action.schema_path)
         self._ensure(schema.path, schema.indexes)
-        for query in cleanups(action.schema_path):
-            self._delete(query, tally, {"AWS_ID": step.account_id, "UPDATE_TAG": step.update_tag})
+        parameters = {"AWS_ID": step.account_id, "UPDATE_TAG": step.update_tag}
+        if found.queries and self._certain(lambda: self._writer.query(Query(found.probe, parameters))).records[0][0]:
+            for query in found.queries:
+                self._delete(query, tally, parameters)
 
     def _derive(self, step: Step, action: DeriveLinks, tally: _Tally) -> None:
         found = derivation(action.schema_path)
@@ -162,6 +215,8 @@ class Landing:
         scope = {"_sub_resource_label": ACCOUNT_LABEL, "_sub_resource_id": step.account_id}
         parameters = {"lastupdated": step.update_tag, **scope}
         self._certain(lambda: self._writer.link(found.link, parameters))
+        if self._is_new(step, action.schema_path):
+            return
         self._delete(found.cleanup, tally, {"UPDATE_TAG": step.update_tag, **scope})
 
     def _settle(self, step: Step, action: Settle, tally: _Tally) -> None:
@@ -208,10 +263,11 @@ class Landing:
     def _ensure(self, key: str, indexes: Sequence[Index]) -> None:
         self._certain(lambda: self._writer.ensure(key, indexes))
 
-    def _certain(self, transaction: Callable[[], object]) -> None:
+    def _certain(self, transaction: Callable[[], T]) -> T:
         outcome = self._attempts.run(transaction, splittable=False)
         if isinstance(outcome, Bisect | Halve):
             raise RowRejected(outcome.reason)
+        return outcome
 
 
 @dataclass
@@ -242,6 +298,10 @@ def _told(origin: Origin, answer: Answer, at_ms: int) -> QueryLanded | str:
         keys=answer.keys,
         answer=records,
     )
+
+
+def _run(item: RowsItem) -> Key:
+    return item.header.run_id, item.constants.get("lastupdated", item.header.update_tag)
 
 
 def _place(item: RowsItem) -> tuple[int, int]:

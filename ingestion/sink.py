@@ -37,6 +37,7 @@ from cartoray.topics import group, topics
 from cartoray.wire import decode_step, kind_of, origin
 from ingestion.attempts import Attempts
 from ingestion.batching import Batch, Batcher, Item, Limits, QueryItem, RowsItem, StepItem
+from ingestion.first_sight import FirstSight
 from ingestion.landing import Landing, Outcome
 from ingestion.recovery import backoff_s
 from ingestion.rows import decode
@@ -89,6 +90,7 @@ class Sink:
         limits = settings.ingestion
         self._batcher = Batcher(Limits(limits.batch_rows, limits.batch_bytes, limits.batch_age_ms))
         self._tracker = OffsetTracker()
+        self._sight = FirstSight()
         self._partitions: set[int] = set()
         self._under_way: _UnderWay | None = None
         self._stopping = threading.Event()  # nobody wants any work any more, not even the present one
@@ -211,6 +213,7 @@ class Sink:
 
     def _on_assigned(self, partitions: list[int]) -> None:
         self._partitions |= set(partitions)
+        self._sight = FirstSight()
 
     def _on_revoked(self, partitions: list[int]) -> None:
         """Lets what is under way come to its end within a deadline, commits what is done, forgets the rest."""
@@ -247,7 +250,8 @@ class Sink:
         batch = self._batcher.take(_now_ms(), rest=self._draining)
         if batch is not None:
             abandon = threading.Event()
-            self._under_way = _UnderWay(batch, self._pool.submit(self._land, batch, abandon), abandon)
+            landed = self._pool.submit(self._land, batch, abandon, self._sight)
+            self._under_way = _UnderWay(batch, landed, abandon)
         if done is not None:  # after the next one was started: the writer need not wait for Kafka's answer
             self._complete(done.batch)
             self._consumer.commit(self._tracker.take_commits())  # 3
@@ -256,7 +260,7 @@ class Sink:
         for item in batch.items:
             self._tracker.complete(item.message.partition, item.message.offset)
 
-    def _land(self, batch: Batch, abandon: threading.Event) -> None:
+    def _land(self, batch: Batch, abandon: threading.Event, sight: FirstSight) -> None:
         """Runs in the writer thread. Raises what `Landing` raises, and KafkaUnavailable."""
 
         def pause(delay_s: float) -> bool:
@@ -267,6 +271,7 @@ class Sink:
             Attempts(self._settings.ingestion.retries_max, pause, self._note),
             self._read,
             lambda: abandon.is_set() or self._stopping.is_set(),
+            sight,
             rows_max=self._settings.ingestion.batch_rows,
         )
         if batch.step is not None:

@@ -52,6 +52,7 @@ _INDEX = re.compile(r"^CREATE INDEX IF NOT EXISTS FOR (\(n:\w+\)|\(\)<?-\[r:\w+\
 _UNBOUND = re.compile(r"(MATCH \(n\)<?-\[r:\w+\]->?)\(:(\w+)\)\s+WHERE ")
 _OF_ACCOUNT = "EXISTS {{ (:AWSAccount{{id: $AWS_ID}})-[:RESOURCE]->({}) }}"
 _OTHER_TAG = re.compile(r"(\blastupdated) <> (\$UPDATE_TAG\b)")
+_GUARD = "WITH DISTINCT "  # from here on, a guarded query does what is left to do once something was found
 _CLEANUP = re.compile(
     r"(?P<var>\w)\.lastupdated <> \$UPDATE_TAG(?P<more>(?:\s+AND [^\n]+)*)\s+"
     r"WITH (?P=var) LIMIT \$LIMIT_SIZE\s+(?P<detach>DETACH )?DELETE (?P=var);\s*$"
@@ -325,19 +326,40 @@ def index(query: str, own_label: str = "") -> Index:
     return Index(label=label, properties=properties, unique=unique, query=query)
 
 
-@lru_cache(maxsize=4096)
-def cleanups(path: str) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Cleanups:
     """Statements that delete what is older than $UPDATE_TAG in the account $AWS_ID, $LIMIT_SIZE at a time.
 
-    Each answers how many it looked at; fewer than the limit means that it is through. Raises UnreadableMessage.
+    Each answers how many it looked at; fewer than the limit means that it is through. `probe` answers whether there is
+    anything at all for them: it is one statement instead of many, and what is to be deleted is the exception.
     """
+
+    probe: str
+    queries: tuple[str, ...]
+
+
+@lru_cache(maxsize=4096)
+def cleanups(path: str) -> Cleanups:
+    """Raises UnreadableMessage."""
     stock = schemas.cleanup(path)
     for query in stock:
         if unknown := set(re.findall(r"\$(\w+)", query)) - {"AWS_ID", "UPDATE_TAG", "LIMIT_SIZE"}:
             raise UnreadableMessage(
                 f"The cleanup of {path} needs ${', $'.join(sorted(unknown))}, which no step carries."
             )
-    return tuple(guarded(bound(query)) for query in stock)
+    queries = tuple(guarded(bound(query)) for query in stock)
+    return Cleanups(probe(queries), queries)
+
+
+def is_guarded(query: str) -> bool:
+    """Whether `guarded` made it."""
+    return _GUARD in query
+
+
+def probe(queries: Sequence[str]) -> str:
+    """Answers whether any of these queries, which are `guarded`, would find something to delete."""
+    sought = (query[: query.index(_GUARD)] for query in queries)
+    return "RETURN " + " OR ".join(f"EXISTS {{\n{text}}}" for text in sought)
 
 
 def keeping_newer(query: Query, *, alone: bool) -> Query:
@@ -385,7 +407,7 @@ def guarded(query: str) -> str:
     var, more, delete = found["var"], found["more"], f"{found['detach'] or ''}DELETE {found['var']}"
     return query[: found.start()] + (
         f"{var}.lastupdated < $UPDATE_TAG{more}\n"
-        f"WITH DISTINCT {var} LIMIT $LIMIT_SIZE\n"
+        f"{_GUARD}{var} LIMIT $LIMIT_SIZE\n"
         f"SET {var}._cartoray_lock = true\n"
         f"WITH {var}, {var}.lastupdated < $UPDATE_TAG AS stale\n"
         f"FOREACH (_ IN CASE WHEN stale THEN [1] ELSE [] END | {delete})\n"

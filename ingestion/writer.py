@@ -20,6 +20,7 @@ import neo4j.graph
 import neo4j.time
 from neo4j.exceptions import AuthError, DriverError, Neo4jError, ServiceUnavailable
 
+from cartoray import schemas
 from cartoray.errors import GraphRefused, GraphUnavailable
 from cartoray.graph_driver import open_driver
 from cartoray.queries import Query
@@ -132,6 +133,10 @@ class Writer:
             raise GraphUnavailable(str(error)) from None
         return GraphCounts(nodes, labels, types)
 
+    def labels(self) -> frozenset[str]:
+        """Those that have nodes. Raises WriteFailed."""
+        return frozenset(name for (name,) in self._run("CALL db.labels()"))
+
     def _counts(self, names: str, query: str) -> dict[str, int]:
         """Of each name how many; a query for each, because only then Neo4j answers from its counts."""
         found = {name: self._run(query.format(name.replace("`", "``")))[0][0] for (name,) in self._run(names)}
@@ -145,6 +150,7 @@ class Writer:
         Raises WriteFailed, and Abandoned when `abandoned()` became true on the way.
         """
         work = []
+        self._look([group.schema for group in groups if group.schema not in self._ensured])
         for group in groups:
             schema = statements(group.schema)
             self.ensure(schema.path, schema.indexes, soon=True)
@@ -165,6 +171,11 @@ class Writer:
                 raise Abandoned
             transaction.commit()
         return missing
+
+    def _look(self, unseen: Sequence[str]) -> None:
+        """Schemas of which there are no nodes are not compared at first: Neo4j would plan for nothing."""
+        labels = self.labels() if unseen else frozenset()
+        self._compare_after |= {path: _NEW_BATCHES for path in unseen if schemas.label(path) not in labels}
 
     def _changed(self, transaction: neo4j.Transaction, schema: Statements, prepared: Prepared) -> list[Values]:
         """The rows that are not in the graph as they are. The others get their `lastupdated` on the way."""
@@ -208,7 +219,7 @@ class Writer:
     def query(self, query: Query) -> Answer:
         """Runs what a producer wrote, in a transaction of its own. Raises WriteFailed."""
         try:
-            return self.queries([query])[0]
+            return self.queries([query], lambda *_: False)[0]
         except WriteFailed as error:
             code = error.failure.code
             if code.endswith(_THERE_ALREADY):
@@ -217,20 +228,20 @@ class Writer:
                 raise WriteFailed(Failure(f"Neo.ClientError.Statement.{code}", error.failure.text)) from error
             raise
 
-    def queries(self, queries: Sequence[Query]) -> list[Answer]:
+    def queries(self, queries: Sequence[Query], ends: Callable[[int, Answer], bool]) -> list[Answer]:
         """Runs the first of them, at least one, in one transaction. Raises WriteFailed.
 
         What changes the schema and what does not cannot share one, so it ends where the one follows the other; and
-        behind a query that is to be repeated because it changed something.
+        behind the query of that number whose answer says so.
         """
         answers: list[Answer] = []
         self._make_owed(now=False)
         with self._transaction() as transaction:
-            for query in queries:
+            for number, query in enumerate(queries):
                 if answers and _on_schema(query) != _on_schema(queries[0]):
                     break
                 answers.append(_run(transaction, query))
-                if query.repeat and answers[-1].counters:
+                if ends(number, answers[-1]):
                     break
             transaction.commit()
         return answers

@@ -286,6 +286,25 @@ def test_a_cleanup_runs_after_the_data_before_it_and_before_the_data_behind_it(
     assert found == [[f"i-{ACCOUNT}-{number:05}"] for number in range(4)] + [["i-late"]]
 
 
+def test_a_run_does_not_look_for_what_is_stale_among_nodes_that_it_made_itself(
+    bench: Bench, graph: neo4j.Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned: list[str] = []
+    delete = Writer.delete
+    monkeypatch.setattr(Writer, "delete", lambda self, query, _: cleaned.append(query) or delete(self, query, _))
+    bench.publish(messages(INSTANCE, instances(2)))
+    bench.publish([bench.step(CleanupNodes(schema_path=INSTANCE), step_id="first")])
+    with bench.sink():
+        bench.until(lambda events: any(isinstance(event, StepLanded) for event in events))
+    assert not cleaned
+    bench.publish(messages(INSTANCE, instances(1), tag=TAG + 1, run="run-2"))
+    bench.publish([bench.step(CleanupNodes(schema_path=INSTANCE), step_id="second", tag=TAG + 1)])
+    with bench.sink():
+        bench.until(lambda events: sum(isinstance(event, StepLanded) for event in events) == 2)
+    assert cleaned
+    assert run(graph, "MATCH (n:AWSEC2Instance) RETURN n.id") == [[f"i-{ACCOUNT}-00000"]]
+
+
 def test_a_cleanup_that_stock_does_for_all_accounts_at_once_leaves_other_accounts_alone(
     bench: Bench, graph: neo4j.Driver
 ) -> None:

@@ -229,7 +229,7 @@ def test_writers_of_two_accounts_make_a_shared_node_once(graph: neo4j.Driver, st
 
 def clean(writer: Writer, schema: str, tag: int, account: str = ACCOUNT) -> tuple[int, int]:
     nodes = relationships = 0
-    for query in cleanups(schema):
+    for query in cleanups(schema).queries:
         done = writer.delete(query, {"AWS_ID": account, "UPDATE_TAG": tag, "LIMIT_SIZE": 1_000})
         nodes, relationships = nodes + done.nodes, relationships + done.relationships
     return nodes, relationships
@@ -263,9 +263,9 @@ def test_what_another_transaction_refreshes_during_a_cleanup_survives(
     accounts(graph)
     writer.write(grouped(items(messages(RANGE, [{"RangeId": "0.0.0.0/0"}], tag=TAG))))
     if shared == "node":
-        refresh, query = "MATCH (n:AWSIpRange) SET n.lastupdated = $tag", cleanups(RANGE)[0]
+        refresh, query = "MATCH (n:AWSIpRange) SET n.lastupdated = $tag", cleanups(RANGE).queries[0]
     else:
-        refresh, query = "MATCH (:AWSIpRange)<-[n:RESOURCE]-() SET n.lastupdated = $tag", cleanups(RANGE)[1]
+        refresh, query = "MATCH (:AWSIpRange)<-[n:RESOURCE]-() SET n.lastupdated = $tag", cleanups(RANGE).queries[1]
     done: list[tuple[int, int]] = []
 
     def cleanup() -> None:

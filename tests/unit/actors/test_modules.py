@@ -295,7 +295,7 @@ def test_a_cleanup_deletes_nothing_of_other_accounts(name: str) -> None:
     beyond = [
         f"{name}: Cleanup({cleanup.schema.__name__}) is not bound to the account: {' '.join(query.split())}"
         for cleanup in modules()[name].cleanup
-        for query in cleanups(schemas.path_of(cleanup.schema()))
+        for query in cleanups(schemas.path_of(cleanup.schema())).queries
         if "$AWS_ID" not in query
     ]
     assert not beyond, "\n".join(beyond)

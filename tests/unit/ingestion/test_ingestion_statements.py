@@ -125,7 +125,7 @@ def test_the_cleanup_of_every_aws_schema_deletes_only_what_is_older(every_schema
         if not path.startswith("cartography.models.aws."):
             continue
         try:
-            queries = cleanups(path)
+            queries = cleanups(path).queries
         except UnreadableMessage as error:
             unable.append((path, str(error)))
             continue

@@ -6,7 +6,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-whole test-providers test-judge bench lint unit lock clean
+.PHONY: help demo test test-whole test-providers test-judge bench bench-ingestion lint unit lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -54,6 +54,9 @@ test-judge: .judge/.had  ## Cartography's own integration tests, against stock a
 
 bench: .venv/.built  ## a first sync of 10 accounts, against stock Cartography: minutes
 	$(BIN)/python -W ignore -m bench.wrapped
+
+bench-ingestion: .venv/.built  ## rows a second into Neo4j, against stock Cartography: many minutes
+	$(BIN)/python -W ignore -m bench.ingestion
 
 lock:  ## take the newest versions that pyproject.toml allows into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra local --group dev --universal --generate-hashes \

@@ -75,7 +75,7 @@ def bench(
 def _time(side: str, accounts: int, latency_ms: int, modules: str) -> Result:
     folder = Path(tempfile.mkdtemp(prefix="cartoray-bench-"))
     try:
-        _run(folder, "up", "--simulate-aws", str(accounts), "--latency-ms", str(latency_ms))
+        run_command(folder, "up", "--simulate-aws", str(accounts), "--latency-ms", str(latency_ms))
         settings = json.loads((folder / ".cartoray" / "settings.json").read_text())
         times = []
         for _ in range(2):
@@ -84,12 +84,12 @@ def _time(side: str, accounts: int, latency_ms: int, modules: str) -> Result:
             else:
                 with _workers(folder):
                     times += [_sync(folder, modules, wrapped=side == "wrapped") for _ in range(2)]
-            graph = json.loads(_run(folder, "graph", "--json"))
+            graph = json.loads(run_command(folder, "graph", "--json"))
             _empty(settings["neo4j"])
         print(f"{side}: {', '.join(f'{each:.1f} s' for each in times)}", flush=True)
         return Result(side, *times, graph["nodes"], sum(graph["relationships"].values()))
     finally:
-        _run(folder, "down", "--wipe")
+        run_command(folder, "down", "--wipe")
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -106,7 +106,7 @@ def _empty(server: dict[str, Any]) -> None:
             session.run(f"DROP INDEX `{name}`").consume()
 
 
-def _run(folder: Path, *arguments: str) -> str:
+def run_command(folder: Path, *arguments: str) -> str:
     done = subprocess.run([*CARTORAY, *arguments], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"cartoray {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2_000:]}")
@@ -116,7 +116,7 @@ def _run(folder: Path, *arguments: str) -> str:
 def _sync(folder: Path, modules: str, *, wrapped: bool) -> float:
     kind = ["--wrapped"] if wrapped else []
     began_s = time.monotonic()
-    _run(folder, "sync", "--organization", "--scope", modules, "--region", REGIONS, "--json", *kind)
+    run_command(folder, "sync", "--organization", "--scope", modules, "--region", REGIONS, "--json", *kind)
     return time.monotonic() - began_s
 
 
@@ -160,7 +160,7 @@ def _stock(folder: Path, settings: dict[str, Any], modules: str) -> float:
 
 
 def _accounts(folder: Path) -> list[str]:
-    jobs = json.loads(_run(folder, "plan", "--organization", "--scope", "account", "--json"))["jobs"]
+    jobs = json.loads(run_command(folder, "plan", "--organization", "--scope", "account", "--json"))["jobs"]
     return [job["account"]["id"] for job in jobs]
 
 

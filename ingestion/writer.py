@@ -43,6 +43,7 @@ _RACES = (
 _ON_SCHEMA = re.compile(r"\s*(CREATE|DROP)\s+(\w+\s+)?(INDEX|CONSTRAINT)\b", re.IGNORECASE)
 _THERE_ALREADY = (".EquivalentSchemaRuleAlreadyExists", ".IndexAlreadyExists", ".ConstraintAlreadyExists")
 _COUNTERS = [name for name in vars(neo4j.SummaryCounters) if name.endswith(("ed", "_set"))]
+_NONE = neo4j.time.Duration(months=-1)  # instead of null, where values are compared: no row has a duration
 _RACE_TRIES = 20
 _NEW_BATCHES = 4  # where nearly all rows were new, so many batches are not compared: it would cost them 8% each
 _RACE_S = 0.1
@@ -183,7 +184,7 @@ class Writer:
         if schema.touch is None or skip:
             self._compare_after[schema.path] = max(0, skip - 1)
             return prepared.rows
-        result = transaction.run(schema.touch, rows=prepared.rows, loads=prepared.loads)
+        result = transaction.run(schema.touch, rows=prepared.rows, loads=prepared.loads, none=_NONE)
         unchanged = set(result.single(strict=True)[0])
         if len(unchanged) * 10 < len(prepared.rows):
             self._compare_after[schema.path] = _NEW_BATCHES

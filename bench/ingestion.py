@@ -1,0 +1,215 @@
+"""Rows a second into one Neo4j: stock Cartography's `load()` against the ingestion pool, `make bench-ingestion`.
+
+Both sides write the same EC2 instances (34 fields, 47 properties, 3 labels, one relationship to their account) into the
+same server, empty at first, with neo4j-rust-ext. Stock calls `load()` for one account after the other, with its own
+batch size. cartoray has the rows come through Kafka: timed is from the first message published until all are in the
+database, with members of the pool that are up. After each work the two graphs are compared, all but `firstseen`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import neo4j
+import typer
+from cartography.client.core.tx import load
+from cartography.models.aws.ec2.instances import EC2InstanceSchema
+
+from bench.wrapped import run_command
+from cartoray import settings as settings_of
+from cartoray import wire
+from cartoray.events import EVENT, BatchLanded
+from cartoray.kafka import Admin, Follower, Publisher
+from cartoray.schemas import constants, fields, path_of
+from cartoray.settings import Settings
+from cartoray.topics import topics
+from ingestion.sink import Sink
+
+PATH = path_of(EC2InstanceSchema())
+REGION = "us-east-1"
+ROWS_PER_MESSAGE = 1_000
+WORK = ("first load", "nothing changed", "1 % changed", "all changed in one property")
+Rows = dict[str, list[dict[str, Any]]]  # by account
+
+
+def bench(
+    rows: Annotated[int, typer.Option(help="in all, over 20 accounts")] = 100_000,
+    rounds: Annotated[int, typer.Option(help="of which the median counts")] = 3,
+    heap: Annotated[str, typer.Option(help="of Neo4j; stock's transactions of 10,000 rows need more than 2 GB")] = "4g",
+    members: Annotated[str, typer.Option(help="of the pool, comma between")] = "1,2",
+) -> None:
+    """Prints a table of rows a second."""
+    sides = ["stock", *(f"cartoray, {count}" for count in members.split(","))]
+    rates: dict[str, list[list[float]]] = {side: [] for side in sides}
+    with _server(heap) as settings:
+        for number in range(rounds):
+            wanted: list[str] = []
+            for side in sides:
+                count = int(side.rpartition(" ")[2]) if side != "stock" else 0
+                found, digests = _play(settings, rows, count, base_tag=1_000 * (1 + number))
+                wanted = wanted or digests
+                if digests != wanted:
+                    raise SystemExit(f"{side} made another graph than stock")
+                rates[side].append(found)
+                print(f"{side}: {', '.join(f'{rate:,.0f}' for rate in found)} rows/s", flush=True)
+    print(f"\n{rows:,} rows, {os.cpu_count()} cores, {heap} of heap, median of {rounds}\n")
+    print("| work | " + " | ".join(f"{side}{' writers' if side != 'stock' else ''}" for side in sides) + " |")
+    print("|---" * (1 + len(sides)) + "|")
+    medians = {side: [statistics.median(of) for of in zip(*rates[side], strict=True)] for side in sides}
+    for at, work in enumerate(WORK):
+        cells = (f"{medians[side][at]:,.0f}, {medians[side][at] / medians['stock'][at]:.1f} ×" for side in sides)
+        print(f"| {work} | {' | '.join(cells)} |")
+
+
+def _play(settings: Settings, count: int, members: int, base_tag: int) -> tuple[list[float], list[str]]:
+    """Rows a second of each work, and digests of the graphs that they made."""
+    found, digests = [], []
+    auth = ("neo4j", settings.neo4j.password.get_secret_value())
+    with (
+        neo4j.GraphDatabase.driver(settings.neo4j.uri, auth=auth, notifications_min_severity="OFF") as driver,
+        driver.session() as session,
+    ):
+        session.run("MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 1000 ROWS").consume()
+        for account in instances(count, 0):
+            session.run("MERGE (a:AWSAccount{id: $id})", id=account).consume()
+        with _pool(settings, members) if members else _nothing() as send:
+            for at in range(len(WORK)):
+                data, tag = instances(count, at), base_tag + at
+                if send is None:
+                    began_s = time.monotonic()
+                    for account, rows in data.items():
+                        load(session, EC2InstanceSchema(), rows, lastupdated=tag, AWS_ID=account, Region=REGION)
+                    seconds = time.monotonic() - began_s
+                else:
+                    seconds = send(data, tag)
+                found.append(count / seconds)
+                digests.append(_digest(session, base_tag))
+    return found, digests
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield None
+
+
+@contextmanager
+def _pool(settings: Settings, members: int) -> Iterator[Any]:
+    """Members of the pool, each a process; what is yielded sends rows, and answers the seconds until all landed."""
+    kafka = settings.kafka.model_copy(update={"topic_prefix": f"bench{time.monotonic_ns()}."})
+    settings = settings.model_copy(update={"kafka": kafka})
+    names = topics(kafka)
+    Admin(kafka).ensure([names.data, names.events, names.dead_letters])
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    pool = [context.Process(target=_member, args=(settings, f"ingestion-{at}", stop)) for at in range(members)]
+    for process in pool:
+        process.start()
+    publisher = Publisher(kafka, "bench")
+    follower = Follower(kafka, names.events.name, "bench", from_end=True)
+    time.sleep(8)  # until they have their partitions
+
+    def send(data: Rows, tag: int) -> float:
+        messages = list(_messages(data, tag))
+        began_s, landed = time.monotonic(), 0
+        for key, value, headers in messages:
+            publisher.publish(names.data.name, key, value, headers)
+        while landed < sum(map(len, data.values())):
+            for message in follower.poll(0.5):
+                event = EVENT.validate_json(message.value)
+                if isinstance(event, BatchLanded):
+                    landed += sum(event.rows)
+        return time.monotonic() - began_s
+
+    try:
+        yield send
+    finally:
+        stop.set()
+        for process in pool:
+            process.join()
+        publisher.close()
+        follower.close()
+
+
+def _member(settings: Settings, name: str, stop: Any) -> None:
+    ended = threading.Event()
+    threading.Thread(target=lambda: (stop.wait(), ended.set()), daemon=True).start()
+    Sink(settings, name).run(ended)
+
+
+def _messages(data: Rows, tag: int) -> Iterator[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
+    for account, rows in data.items():
+        known = {"lastupdated": tag, "AWS_ID": account, "Region": REGION}
+        shared = {name: known[name] for name in constants(PATH)}
+        for sequence, start in enumerate(range(0, len(rows), ROWS_PER_MESSAGE)):
+            table = wire.encode_rows(rows[start : start + ROWS_PER_MESSAGE], fields(PATH))
+            for value in wire.split(table, 900_000):
+                run = f"run-{tag}"
+                header = wire.RowsHeader(run, tag, f"{run}/{account}/ec2:instance", "a", sequence, PATH, shared)
+                yield account.encode(), value, wire.rows_headers(header)
+
+
+def instances(count: int, work: int) -> Rows:
+    """What EC2 has at each of the works, by account."""
+    accounts = [f"{number:012}" for number in range(1, 21)]
+    return {account: [_instance(account, at, work) for at in range(count // len(accounts))] for account in accounts}
+
+
+def _instance(account: str, at: int, work: int) -> dict[str, Any]:
+    fixed = {name: f"{name}-{at % 50}" for name in fields(PATH)}
+    none = dict.fromkeys(("ReservationId", "IamInstanceProfile", "EksClusterName", "HostResourceGroupArn"))
+    return {
+        **fixed,
+        **none,
+        "InstanceId": f"i-{account}-{at:06}",
+        "Arn": f"arn:aws:ec2:{REGION}:{account}:instance/i-{at:06}",
+        "PrivateIpAddress": f"10.{at >> 16 & 255}.{at >> 8 & 255}.{at & 255}",
+        "LaunchTimeUnix": 1_600_000_000 + at,
+        "EbsOptimized": at % 2 == 0,
+        "MonitoringState": "changed" if work > 2 else "disabled",
+        "State": "stopped" if work > 1 and at % 100 == 0 else "running",
+    }
+
+
+def _digest(session: neo4j.Session, base_tag: int) -> str:
+    """Of all nodes and relationships with all their properties but `firstseen`; tags count from `base_tag`."""
+    query = """
+    MATCH (n) OPTIONAL MATCH (n)<-[r]-(m)
+    RETURN labels(n) AS labels, properties(n) AS node, type(r) AS type, properties(r) AS relationship, m.id AS other
+    ORDER BY n.id
+    """
+    digest = hashlib.sha256()
+    for labels, node, kind, relationship, other in session.run(query):
+        for properties in (node, relationship or {}):
+            properties.pop("firstseen", None)
+            if "lastupdated" in properties:
+                properties["lastupdated"] -= base_tag
+        digest.update(json.dumps([sorted(labels), node, kind, relationship, other], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _server(heap: str) -> Iterator[Settings]:
+    folder = Path(tempfile.mkdtemp(prefix="cartoray-bench-"))
+    os.environ["CARTORAY_STACK_NEO4J_HEAP"] = heap
+    try:
+        run_command(folder, "up")
+        yield settings_of.load(directory=folder).settings
+    finally:
+        run_command(folder, "down", "--wipe")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    typer.run(bench)

@@ -6,7 +6,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-whole test-providers test-judge bench bench-ingestion lint unit lock clean
+.PHONY: help demo test test-whole test-providers test-judge bench bench-ingestion bench-comparing lint unit lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -57,6 +57,9 @@ bench: .venv/.built  ## a first sync of 10 accounts, against stock Cartography: 
 
 bench-ingestion: .venv/.built  ## rows a second into Neo4j, against stock Cartography: many minutes
 	$(BIN)/python -W ignore -m bench.ingestion
+
+bench-comparing: .venv/.built  ## ways to find in Neo4j what did not change: minutes
+	$(BIN)/python -W ignore -m bench.comparing
 
 lock:  ## take the newest versions that pyproject.toml allows into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra local --group dev --universal --generate-hashes \

@@ -53,7 +53,7 @@ def bench(
     """Prints a table of rows a second."""
     sides = ["stock", *(f"cartoray, {count}" for count in members.split(","))]
     rates: dict[str, list[list[float]]] = {side: [] for side in sides}
-    with _server(heap) as settings:
+    with server(heap) as settings:
         for number in range(rounds):
             wanted: list[str] = []
             for side in sides:
@@ -200,7 +200,7 @@ def _digest(session: neo4j.Session, base_tag: int) -> str:
 
 
 @contextmanager
-def _server(heap: str) -> Iterator[Settings]:
+def server(heap: str) -> Iterator[Settings]:
     folder = Path(tempfile.mkdtemp(prefix="cartoray-bench-"))
     os.environ["CARTORAY_STACK_NEO4J_HEAP"] = heap
     try:

@@ -20,29 +20,32 @@ from ingestion.statements import statements
 
 _ID = "InstanceId"
 _NONE = neo4j.time.Duration(months=-1)
-_COMPARED = re.compile(r"coalesce\(has\.(\w+), \$none\)")
 
 
 def ways() -> dict[str, str]:
     """Statements by what they do. They take $rows, $loads and $none, and answer the numbers of the rows they found."""
     schema = statements(PATH)
-    assert schema.touch is not None
-    match, touch = schema.touch.split("WITH i, item, load, properties(i) AS has\nWHERE ")
-    compared, touch = touch.split("\n", 1)
-    has, wants = (side.removeprefix("[").removesuffix("]") for side in compared.split("] = ["))
-    names = _COMPARED.findall(has)
+    assert schema.compare is not None
+    match, rest = schema.compare.query.split("WITH i, item, load, properties(i) AS node\n")
+    has, wants = (
+        re.findall(rf"\[(.+)\] AS {side}\b", rest)[0].split("[", side == "has")[-1] for side in ("has", "wants")
+    )
     values = re.findall(r"coalesce\((.+?), \$none\)(?:, |$)", wants)
-    pairs = list(zip(names, values, strict=True))
+    pairs = list(zip(schema.compare.names, values, strict=True))
+    answer = f"RETURN collect(item[{len(schema.fields) + 1}])"
+    touch = f"{rest[rest.index('SET ') : rest.index('WITH row')]}{answer}"
     equal = " AND ".join(f"coalesce(i.{name} = {value}, i.{name} IS NULL AND {value} IS NULL)" for name, value in pairs)
     wanted = ", ".join(f"{name}: {value}" for name, value in pairs)
-    answer = touch.split("\n")[-1]
     by_key = "coalesce(has[name] = wants[name], has[name] IS NULL AND wants[name] IS NULL)"
     slim = "UNWIND $slim AS item\nWITH item, $loads[item[1]] AS load\nMATCH (i:AWSEC2Instance{id: item[0]})\n"
     slim_touch = f"SET i.lastupdated = load.lastupdated\n{answer.replace(str(len(schema.fields) + 1), '2')}"
     carries = "AND " if " WHERE " in match else "WHERE "
     return {
-        "every value, two lists of what properties() gives (taken)": schema.touch,
-        "every value, two lists of properties": f"{match}{carries}[{has.replace('has.', 'i.')}] = [{wants}]\n{touch}",
+        "every value, two lists of what properties() gives; which differ is answered (taken)": schema.compare.query,
+        "every value, two lists of what properties() gives": (
+            f"{match}WITH i, item, load, properties(i) AS node\nWHERE [{has}] = [{wants}]\n{touch}"
+        ),
+        "every value, two lists of properties": f"{match}{carries}[{has.replace('node.', 'i.')}] = [{wants}]\n{touch}",
         "every value, a predicate over the keys": (
             f"{match}WITH i, item, load, properties(i) AS has, {{{wanted}}} AS wants\n"
             f"WHERE all(name IN keys(wants) WHERE {by_key})\n{touch}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,14 @@ class Prepared:
     rows: list[Values]
     loads: list[dict[str, Any]]
     origins: list[RowsItem]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """`whole`: rows that are to be written as they are. `parts`: [id, {property: value}] of those that are not."""
+
+    whole: list[Values]
+    parts: list[list[Any]]
 
 
 @dataclass(frozen=True)
@@ -89,15 +98,27 @@ def prepare(group: Group, schema: Statements) -> Prepared:
     return Prepared(rows, loads, [item for _, _, item in found])
 
 
-def changed(prepared: Prepared, schema: Statements, unchanged: Collection[int]) -> list[Values]:
-    """The rows that are to be written, when those numbered `unchanged` are in the graph already.
+def changed(prepared: Prepared, schema: Statements, found: Iterable[Sequence[Any]], none: Any) -> Changes:
+    """What is to be written after `schema.compare.query` has answered `found`; `none` was its $none.
 
-    Of an id that has several rows, all: the last one must win, also over one that was unchanged until then.
+    Of an id that has several rows, all are written whole if any of them changed: the last one must win, also over one
+    that was unchanged until then. So is a row of which more than half changed, which costs less then.
     """
-    if schema.id_at is None or not unchanged:
-        return prepared.rows
-    ids = {row[schema.id_at] for row in prepared.rows if row[-1] not in unchanged}
-    return [row for row in prepared.rows if row[schema.id_at] in ids]
+    if schema.compare is None or schema.id_at is None:
+        return Changes(prepared.rows, [])
+    names, place = schema.compare.names, schema.id_at
+    unchanged: set[int] = set()
+    changes: dict[int, dict[str, Any]] = {}
+    for number, *others in found:
+        if not others:
+            unchanged.add(number)
+        elif len(others[0]) * 2 <= len(names):
+            changes[number] = {names[at]: None if value == none else value for at, value in zip(*others, strict=True)}
+    times = Counter(row[place] for row in prepared.rows)
+    ids = {row[place] for row in prepared.rows if row[-1] not in unchanged}
+    whole = [row for row in prepared.rows if row[place] in ids and not (row[-1] in changes and times[row[place]] == 1)]
+    parts = [[row[place], changes[row[-1]]] for row in prepared.rows if row[-1] in changes and times[row[place]] == 1]
+    return Changes(whole, parts)
 
 
 def _sortable(value: object) -> tuple[str, Any]:

@@ -89,6 +89,20 @@ class Relationship:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """What finds out how nodes differ from their rows, and writes that alone.
+
+    `query` takes $rows, $loads and $none, any value that no row can have. It sets `lastupdated` of all nodes that are
+    there, and answers for each [number of the row], or [number, [k, …], [value, …]]: of property `names[k]` the value
+    should be that one, $none for null. `apply` takes $changes: [[id, {property: value}], …].
+    """
+
+    names: tuple[str, ...]
+    query: str
+    apply: str
+
+
+@dataclass(frozen=True)
 class Statements:
     """All that is ever run for one schema: of nodes with their relationships, or of a matchlink, which has no nodes."""
 
@@ -98,8 +112,7 @@ class Statements:
     constants: tuple[str, ...]
     id_at: int | None
     nodes: str | None
-    touch: str | None  # for nodes that are as their rows say: sets `lastupdated`, answers the numbers of these rows;
-    #                    takes $none as well, any value that no row can have
+    compare: Comparison | None
     relationships: tuple[Relationship, ...]
     indexes: tuple[Index, ...]
 
@@ -121,7 +134,7 @@ def statements(path: str) -> Statements:
         constants=schemas.constants(path),
         id_at=None if id_ref.set_in_kwargs else fields.index(id_ref.name),
         nodes=nodes,
-        touch=_touch(nodes, schema.label, len(fields)),
+        compare=_comparison(nodes, schema.label, len(fields)),
         relationships=tuple(
             _relationship(schema, relationship, number, fields)
             for number, relationship in enumerate(schemas.relationships(schema))
@@ -165,7 +178,7 @@ def _matchlink(path: str) -> Statements:
         constants=schemas.constants(path),
         id_at=None,
         nodes=None,
-        touch=None,
+        compare=None,
         relationships=(link,),
         indexes=tuple(index(query) for query in dict.fromkeys(build_create_index_queries_for_matchlink(schema))),
     )
@@ -205,13 +218,12 @@ def _nodes(schema: CartographyNodeSchema, fields: Sequence[str]) -> str:
     return f"UNWIND $rows AS item\nWITH item, $loads[item[{len(fields)}]] AS load\n{rewritten(body, places).strip()}"
 
 
-def _touch(nodes: str, label: str, load_at: int) -> str | None:
+def _comparison(nodes: str, label: str, load_at: int) -> Comparison | None:
     """From the node statement, the one that compares instead of writing.
 
     None where labels depend on properties: they are looked at whenever the node is written. A whole number and the
-    same number with a fraction of 0 count as equal, as they do for Neo4j. `$none` stands for null, of which Cypher does
-    not say that it equals itself: any value that no row can have. Of the ways to compare, this is the fastest that was
-    found (docs/ingestion.md).
+    same number with a fraction of 0 count as equal, as they do for Neo4j. $none stands for null, of which Cypher does
+    not say that it equals itself. Of the ways to compare, this is the fastest that was found (docs/ingestion.md).
     """
     found = _SET.search(nodes)
     if found is None:
@@ -232,16 +244,20 @@ def _touch(nodes: str, label: str, load_at: int) -> str | None:
     if match is None or last_updated is None:
         return None
     carries = f" WHERE i:{'&'.join(labels)}" if labels else ""
-    has = ", ".join(f"coalesce(has.{name}, $none)" for name in properties)
+    has = ", ".join(f"coalesce(node.{name}, $none)" for name in properties)
     wants = ", ".join(f"coalesce({value}, $none)" for value in properties.values())
-    return (
+    query = (
         f"UNWIND $rows AS item\nWITH item, $loads[item[{load_at}]] AS load\n"
         f"MATCH ({match[1]}){carries}\n"
-        f"WITH i, item, load, properties(i) AS has\n"
-        f"WHERE [{has}] = [{wants}]\n"
+        f"WITH i, item, load, properties(i) AS node\n"
+        f"WITH i, item[{load_at + 1}] AS row, load, [{has}] AS has,\n    [{wants}] AS wants\n"
         f"SET i.lastupdated = {last_updated}\n"
-        f"RETURN collect(item[{load_at + 1}])"
+        f"WITH row, has, wants, CASE WHEN has = wants THEN []\n"
+        f"    ELSE [k IN range(0, {len(properties) - 1}) WHERE NOT coalesce(has[k] = wants[k], false)] END AS other\n"
+        f"RETURN collect(CASE other WHEN [] THEN [row] ELSE [row, other, [k IN other | wants[k]]] END)"
     )
+    apply = f"UNWIND $changes AS change\nMATCH (i:{label}{{id: change[0]}})\nSET i += change[1]"
+    return Comparison(tuple(properties), query, apply)
 
 
 def _parts(text: str) -> list[str]:

@@ -25,9 +25,9 @@ from cartoray.errors import GraphRefused, GraphUnavailable
 from cartoray.graph_driver import open_driver
 from cartoray.queries import Query
 from cartoray.settings import Neo4jSettings, variable
-from ingestion.batching import Group, RowsItem, Values
+from ingestion.batching import Group, RowsItem
 from ingestion.recovery import UNREACHABLE, VALUE, Failure, GiveUp, decide
-from ingestion.rows import Prepared, RelationshipRows, changed, prepare, relationship_rows
+from ingestion.rows import Changes, Prepared, RelationshipRows, changed, prepare, relationship_rows
 from ingestion.statements import Index, Relationship, Statements, statements
 
 log = logging.getLogger(__name__)
@@ -163,8 +163,8 @@ class Writer:
             for schema, prepared in work:
                 if abandoned():
                     raise Abandoned
-                if schema.nodes is not None and (rows := self._changed(transaction, schema, prepared)):
-                    transaction.run(schema.nodes, rows=rows, loads=prepared.loads).consume()
+                if schema.nodes is not None:
+                    self._write_nodes(transaction, schema, schema.nodes, prepared)
             missing: list[Missing] = []
             for schema, prepared in work:
                 missing += _relate(transaction, schema, prepared, abandoned)
@@ -178,19 +178,26 @@ class Writer:
         labels = self.labels() if unseen else frozenset()
         self._compare_after |= {path: _NEW_BATCHES for path in unseen if schemas.label(path) not in labels}
 
-    def _changed(self, transaction: neo4j.Transaction, schema: Statements, prepared: Prepared) -> list[Values]:
-        """The rows that are not in the graph as they are. The others get their `lastupdated` on the way."""
+    def _write_nodes(self, transaction: neo4j.Transaction, schema: Statements, nodes: str, prepared: Prepared) -> None:
+        changes = self._changes(transaction, schema, prepared)
+        if changes.whole:
+            transaction.run(nodes, rows=changes.whole, loads=prepared.loads).consume()
+        if changes.parts and schema.compare is not None:
+            transaction.run(schema.compare.apply, changes=changes.parts).consume()
+
+    def _changes(self, transaction: neo4j.Transaction, schema: Statements, prepared: Prepared) -> Changes:
+        """What is not in the graph as it should be. Nodes that are there get their `lastupdated` on the way."""
         skip = self._compare_after.get(schema.path, 0)
-        if schema.touch is None or skip:
+        if schema.compare is None or skip:
             self._compare_after[schema.path] = max(0, skip - 1)
-            return prepared.rows
-        result = transaction.run(schema.touch, rows=prepared.rows, loads=prepared.loads, none=_NONE)
-        unchanged = set(result.single(strict=True)[0])
-        if len(unchanged) * 10 < len(prepared.rows):
+            return Changes(prepared.rows, [])
+        result = transaction.run(schema.compare.query, rows=prepared.rows, loads=prepared.loads, none=_NONE)
+        found = result.single(strict=True)[0]
+        changes = changed(prepared, schema, found, _NONE)
+        if len(changes.whole) * 10 > len(prepared.rows) * 9:
             self._compare_after[schema.path] = _NEW_BATCHES
-        rows = changed(prepared, schema, unchanged)
-        self.rows_unchanged += len(prepared.rows) - len(rows)
-        return rows
+        self.rows_unchanged += len(prepared.rows) - len(changes.whole) - len(changes.parts)
+        return changes
 
     def relate(self, schema: Statements, relationship: Relationship, items: Sequence[RowsItem]) -> list[str]:
         """One relationship of rows whose nodes are in the graph; answers the keys for which the other end is not.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import neo4j
 import pytest
@@ -127,6 +128,25 @@ def test_rows_that_did_not_change_are_only_touched(graph: neo4j.Driver, writer: 
     writer.write(grouped(items(messages(INSTANCE, rows, tag=TAG + 1))))
     assert writer.rows_unchanged == 19
     ours = snapshot(graph)
+    stock(graph, INSTANCE, rows, tag=TAG + 1)
+    assert snapshot(graph) == ours
+
+
+def test_what_changed_is_written_as_stock_writes_it(graph: neo4j.Driver, writer: Writer) -> None:
+    """Values that come, change, go, and change their type; one row of which nearly all is new; and a new one."""
+    accounts(graph)
+    writer.write(grouped(items(messages(INSTANCE, instances(20)))))
+    writer = again(writer)
+    rows = [dict(row) for row in instances(21)]
+    rows[0] |= {"State": "stopping", "EbsOptimized": None}
+    rows[1] |= {"LaunchTimeUnix": "never", "ImageId": "ami-1", "LaunchTime": datetime(2026, 1, 2, tzinfo=UTC)}
+    rows[2] |= {name: f"{name}!" for name in schemas.fields(INSTANCE) if name not in ("InstanceId", "LaunchTime")}
+    rows[3] |= {"Tenancy": ["a", "b"], "Platform": 1.5}
+    writer.write(grouped(items(messages(INSTANCE, rows, tag=TAG + 1))))
+    assert writer.rows_unchanged == 16
+    ours = snapshot(graph)
+    wipe(graph)
+    accounts(graph)
     stock(graph, INSTANCE, rows, tag=TAG + 1)
     assert snapshot(graph) == ours
 

@@ -11,7 +11,7 @@ from cartoray.events import Deferral
 from cartoray.messages import Message
 from ingestion.batching import Group, RowsItem
 from ingestion.deferred import settle
-from ingestion.rows import changed, decode, prepare, relationship_rows
+from ingestion.rows import Changes, changed, decode, prepare, relationship_rows
 from ingestion.statements import Relationship, Statements, statements
 
 PATH = "cartography.models.aws.ec2.security_groups:EC2SecurityGroupSchema"
@@ -56,11 +56,22 @@ def test_rows_are_sorted_by_id_and_of_equal_ids_the_later_one_stays_behind() -> 
     assert found.loads[0]["lastupdated"] == 7
 
 
-def test_only_rows_of_ids_that_changed_are_written() -> None:
+def test_of_rows_that_changed_only_what_changed_is_written() -> None:
+    found = prepared(message([{"GroupId": each} for each in "abcd"]))
+    none, rows = object(), found.rows
+    names = SCHEMA.compare.names if SCHEMA.compare else ()
+    assert changed(found, SCHEMA, [], none) == Changes(rows, [])
+    assert changed(found, SCHEMA, [[number] for number in range(4)], none) == Changes([], [])
+    some = [[0], [1, [0, 2], ["x", none]], [3, [*range(len(names))], [1] * len(names)]]
+    wanted = Changes([rows[2], rows[3]], [["b", {names[0]: "x", names[2]: None}]])
+    assert changed(found, SCHEMA, some, none) == wanted
+
+
+def test_of_ids_with_several_rows_all_are_written_if_one_changed() -> None:
     found = prepared(message([{"GroupId": each} for each in "aabbc"]))
-    assert ids(changed(found, SCHEMA, {0, 2, 3})) == ["a", "a", "c"]
-    assert changed(found, SCHEMA, set()) == found.rows
-    assert changed(found, SCHEMA, set(range(5))) == []
+    changes = changed(found, SCHEMA, [[0], [1, [0], ["x"]], [2], [3], [4, [0], ["x"]]], None)
+    assert ids(changes.whole) == ["a", "a"]
+    assert [id_ for id_, _ in changes.parts] == ["c"]
 
 
 def test_a_row_without_a_value_to_match_by_has_no_such_relationship() -> None:

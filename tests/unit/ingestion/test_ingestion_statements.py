@@ -75,15 +75,17 @@ def test_every_schema_has_statements_that_read_only_rows_and_loads(every_schema:
     for path in every_schema:
         found = statements(path)
         assert found.nodes is not None
-        for query in (found.nodes, found.touch or "", *(relationship.query for relationship in found.relationships)):
+        compare = found.compare.query if found.compare else ""
+        for query in (found.nodes, compare, *(relationship.query for relationship in found.relationships)):
             outside = re.sub(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'', "", query)
             assert set(re.findall(r"\$\w+", outside)) <= {"$rows", "$loads", "$none"}, path
             assert not re.search(r"\bitem\.", outside), path
             assert {int(place) for place in re.findall(r"item\[(\d+)\]", outside)} <= set(range(len(found.fields) + 4))
         # labels that depend on properties are looked at whenever a node is written, so it is never only compared
-        assert (found.touch is None) == ("FOREACH" in found.nodes), path
-        if found.touch is not None:
-            assert found.nodes.count("\ni.") + found.nodes.count(" i._") <= found.touch.count("coalesce(has.") + 1, path
+        assert (found.compare is None) == ("FOREACH" in found.nodes), path
+        if found.compare is not None:
+            assert found.nodes.count("\ni.") + found.nodes.count(" i._") <= len(found.compare.names) + 1, path
+            assert compare.count("coalesce(node.") == len(found.compare.names), path
         assert len(found.relationships) == len(schemas.relationships(schemas.node_schema(path)))
 
 

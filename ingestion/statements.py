@@ -223,7 +223,7 @@ def _comparison(nodes: str, label: str, load_at: int) -> Comparison | None:
 
     None where labels depend on properties: they are looked at whenever the node is written. A whole number and the
     same number with a fraction of 0 count as equal, as they do for Neo4j. $none stands for null, of which Cypher does
-    not say that it equals itself. Of the ways to compare, this is the fastest that was found (docs/ingestion.md).
+    not say that it equals itself. Ways that were tried, and what they cost: docs/ingestion.md.
     """
     found = _SET.search(nodes)
     if found is None:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from cartography.graph.cleanupbuilder import build_cleanup_queries, build_cleanup_query_for_matchlink
+from cartography.graph.querybuilder import build_create_index_queries, build_create_index_queries_for_matchlink
 from cartography.models.core.common import PropertyRef
 from cartography.models.core.nodes import CartographyNodeSchema
 from cartography.models.core.relationships import CartographyRelSchema
@@ -119,6 +120,16 @@ def fields(path: str) -> tuple[str, ...]:
 def constants(path: str) -> tuple[str, ...]:
     """Names of the values that are the same for all rows of a load (Cartography's kwargs, e.g. `AWS_ID`), sorted."""
     return tuple(sorted({ref.name for ref in _refs(path) if ref.set_in_kwargs}))
+
+
+@lru_cache(maxsize=4096)
+def index_queries(path: str) -> tuple[str, ...]:
+    """Stock's queries that make the indexes of the schema: what it asks for before each load of its rows."""
+    if is_matchlink(path):
+        found = build_create_index_queries_for_matchlink(matchlink_schema(path))
+    else:
+        found = build_create_index_queries(node_schema(path))
+    return tuple(dict.fromkeys(found))
 
 
 @lru_cache(maxsize=4096)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cartography.graph.cleanupbuilder import build_cleanup_query_for_matchlink
-from cartography.graph.querybuilder import build_create_index_queries_for_matchlink, build_matchlink_query
+from cartography.graph.querybuilder import build_matchlink_query
 
 from cartoray import schemas
 from cartoray.errors import UnreadableMessage
-from ingestion.statements import Index, guarded, index, never_back
+from ingestion.statements import Index, around_rows, guarded, index, never_back
 
 # Path of the matchlink → what stock's `sync_…` reads: the fields of its rows, of the account $_sub_resource_id.
 _READS = {
@@ -25,7 +25,6 @@ MATCH (:AWSAccount{id: $_sub_resource_id})-[:RESOURCE]->(i:AWSEC2Instance)
 WHERE i.id IS NOT NULL AND r.arn IS NOT NULL
 WITH DISTINCT {instance_id: i.id, role_arn: r.arn} AS item""",
 }
-_HEAD = "UNWIND $DictList as item"
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,9 @@ def derivation(path: str) -> Derivation:
         raise UnreadableMessage(f"{path!r} is not among the links that cartoray derives.")
     schema = schemas.matchlink_schema(path)
     stock = build_matchlink_query(schema)
-    if stock.count(_HEAD) != 1:
-        raise ValueError(f"Cartography's query for {path} does not begin as expected.")
+    before, body = around_rows(stock, path)
     return Derivation(
-        link=never_back(stock.replace(_HEAD, _READS[path]).strip()).rstrip(";"),
+        link=never_back(f"{before}{_READS[path]}{body}".strip()).rstrip(";"),
         cleanup=guarded(build_cleanup_query_for_matchlink(schema)),
-        indexes=tuple(index(query) for query in dict.fromkeys(build_create_index_queries_for_matchlink(schema))),
+        indexes=tuple(index(query) for query in schemas.index_queries(path)),
     )

@@ -25,8 +25,6 @@ from functools import lru_cache
 
 from cartography.graph.querybuilder import (
     _get_module_from_schema,
-    build_create_index_queries,
-    build_create_index_queries_for_matchlink,
     build_ingestion_query,
     build_matchlink_query,
 )
@@ -46,6 +44,7 @@ SHARED_LABELS = frozenset({"AWSIpRule", "AWSPrincipal", "CVE", "GCPBucketLabel",
 # string literals first, so that nothing inside of one is taken for a value
 _TOKENS = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|\bitem\.(\w+(?:\.\w+)*)|\$(\w+)""")
 _LAST_UPDATED = re.compile(r"\b(\w+)\.lastupdated = ([^\s,;]+)([,;]?)$", re.MULTILINE)
+_ROWS = re.compile(r"UNWIND \$DictList (?:AS|as) item")
 _SET = re.compile(r"\n\s*SET\s*\n")
 _ASSIGNED = re.compile(r"^i\.(\w+) = (.+)$", re.DOTALL)
 _INDEX = re.compile(r"^CREATE INDEX IF NOT EXISTS FOR (\(n:\w+\)|\(\)<?-\[r:\w+\]->?\(\)) ON \(([^)]+)\);$")
@@ -139,7 +138,7 @@ def statements(path: str) -> Statements:
             _relationship(schema, relationship, number, fields)
             for number, relationship in enumerate(schemas.relationships(schema))
         ),
-        indexes=tuple(index(query, schema.label) for query in dict.fromkeys(build_create_index_queries(schema))),
+        indexes=tuple(index(query, schema.label) for query in schemas.index_queries(path)),
     )
 
 
@@ -149,11 +148,8 @@ def _matchlink(path: str) -> Statements:
         stock = build_matchlink_query(schema)
     except ValueError as error:
         raise UnreadableMessage(f"{path} stands for no rows: {error}") from None
-    head = "UNWIND $DictList as item"
-    if stock.count(head) != 1 or "$DictList" in stock.replace(head, ""):
-        raise ValueError(f"Cartography's query for {path} does not begin as expected.")
     places = {field: f"item[{at}]" for at, field in enumerate(fields, start=1)}
-    accounts, body = (rewritten(part, places).strip().rstrip(";") for part in stock.split(head))
+    accounts, body = (rewritten(part, places).strip().rstrip(";") for part in around_rows(stock, path))
     refs = list(schemas.matched(schema))
     left, right = _arrow(schema)
     link = Relationship(
@@ -180,7 +176,7 @@ def _matchlink(path: str) -> Statements:
         nodes=None,
         compare=None,
         relationships=(link,),
-        indexes=tuple(index(query) for query in dict.fromkeys(build_create_index_queries_for_matchlink(schema))),
+        indexes=tuple(index(query) for query in schemas.index_queries(path)),
     )
 
 
@@ -208,13 +204,18 @@ def never_back(text: str) -> str:
     return _LAST_UPDATED.sub(r"\1.lastupdated = CASE WHEN \1.lastupdated > \2 THEN \1.lastupdated ELSE \2 END\3", text)
 
 
+def around_rows(stock: str, name: str) -> tuple[str, str]:
+    """What stands before and behind the place where stock's query for `name` unwinds its rows. Raises ValueError."""
+    parts = _ROWS.split(stock)
+    if len(parts) != 2 or "$DictList" in "".join(parts):
+        raise ValueError(f"Cartography's query for {name} does not begin as expected.")
+    return parts[0], parts[1]
+
+
 def _nodes(schema: CartographyNodeSchema, fields: Sequence[str]) -> str:
     stock = build_ingestion_query(schema, selected_relationships=set())
-    head = "UNWIND $DictList AS item"
-    if stock.count(head) != 1 or "$DictList" in stock.replace(head, ""):
-        raise ValueError(f"Cartography's query for {schema.label} does not begin as expected.")
     places = {field: f"item[{at}]" for at, field in enumerate(fields)}
-    _, body = stock.split(head)
+    _, body = around_rows(stock, schema.label)
     return f"UNWIND $rows AS item\nWITH item, $loads[item[{len(fields)}]] AS load\n{rewritten(body, places).strip()}"
 
 

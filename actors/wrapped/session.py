@@ -163,14 +163,15 @@ class GraphSession:
             return self._read(query, everything)
         if query.startswith(_INDEX):
             if self._is_new_index(query):
-                self._asked.append(query)  # before a load, as a rule: rows bring the indexes of their schema with them
+                self._asked.append(query)  # before a load, as a rule: rows bring those of their schema
             return Result(lambda: None)
         if _STALE.search(query) and self.withholds():
             return Result(lambda: None)
         if everything.get(_LIST) and (path := schema_of(query)) is not None:
             rows = everything.pop(_LIST)
             if self._send_rows(path, rows, everything):
-                self._asked.clear()
+                brought = schemas.index_queries(path)
+                self._asked = [asked for asked in self._asked if asked not in brought]
                 return Result(lambda: None)
             everything[_LIST] = rows
         self._send_indexes()

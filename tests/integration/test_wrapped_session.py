@@ -146,6 +146,15 @@ def test_what_has_a_schema_travels_by_it_and_the_rest_as_queries(bench: Bench) -
     assert cleanups == {Cleanup("cartography.models.aws.ec2.vpc:AWSVpcSchema", number) for number in range(2)}
 
 
+def test_indexes_that_rows_do_not_bring_are_made_too(bench: Bench, graph: neo4j.Driver) -> None:
+    kwargs = {"lastupdated": 1, "AWS_ID": ACCOUNT, "Region": REGION}
+    with bench.serving(), opened(bench.settings) as session:
+        session.run(f"CREATE INDEX IF NOT EXISTS FOR (n:Own{(own := secrets.token_hex(4))}) ON (n.id)")
+        load(session, AWSVpcSchema(), [{"VpcId": "vpc-1"}], **kwargs)
+    with graph.session() as plain:
+        assert plain.run("SHOW INDEXES YIELD labelsOrTypes WHERE labelsOrTypes = [$it]", it=f"Own{own}").values()
+
+
 def test_every_query_of_the_builder_is_known_again() -> None:
     for schema in (AWSVpcSchema(), EC2InstanceSchema(), EC2ReservationSchema()):
         path = schema_of(build_ingestion_query(schema))

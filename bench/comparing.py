@@ -15,7 +15,7 @@ import neo4j.time
 import typer
 
 from bench.ingestion import PATH, REGION, instances, server
-from cartoray.settings import Neo4jSettings
+from cartoray.graph_driver import open_driver
 from ingestion.statements import statements
 
 _ID = "InstanceId"
@@ -72,7 +72,7 @@ def bench(
         for number, row in enumerate(own)
     ]
     slim = [(row[schema.fields.index(_ID)], row[-2], row[-1], 2**62 + 1) for row in every]
-    with server("4g") as settings, _session(settings.neo4j) as session:
+    with server("4g") as settings, open_driver(settings.neo4j, "bench") as driver, driver.session() as session:
         for index in schema.indexes:
             session.run(index.query).consume()
         _time(session, schema.nodes or "", loads, every, slim)
@@ -106,11 +106,6 @@ def _time(
     if "RETURN" in query and found != len(every):
         raise SystemExit(f"{found} of {len(every)} rows were found by {query}")
     return seconds
-
-
-def _session(settings: Neo4jSettings) -> Any:
-    auth = ("neo4j", settings.password.get_secret_value())
-    return neo4j.GraphDatabase.driver(settings.uri, auth=auth, notifications_min_severity="OFF").session()
 
 
 if __name__ == "__main__":

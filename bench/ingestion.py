@@ -27,10 +27,11 @@ import typer
 from cartography.client.core.tx import load
 from cartography.models.aws.ec2.instances import EC2InstanceSchema
 
-from bench.wrapped import run_command
+from bench.wrapped import EMPTY, run_command
 from cartoray import settings as settings_of
 from cartoray import wire
 from cartoray.events import EVENT, BatchLanded
+from cartoray.graph_driver import open_driver
 from cartoray.kafka import Admin, Follower, Publisher
 from cartoray.schemas import constants, fields, path_of
 from cartoray.settings import Settings
@@ -76,12 +77,8 @@ def bench(
 def _play(settings: Settings, count: int, members: int, base_tag: int) -> tuple[list[float], list[str]]:
     """Rows a second of each work, and digests of the graphs that they made."""
     found, digests = [], []
-    auth = ("neo4j", settings.neo4j.password.get_secret_value())
-    with (
-        neo4j.GraphDatabase.driver(settings.neo4j.uri, auth=auth, notifications_min_severity="OFF") as driver,
-        driver.session() as session,
-    ):
-        session.run("MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 1000 ROWS").consume()
+    with open_driver(settings.neo4j, "bench") as driver, driver.session() as session:
+        session.run(EMPTY).consume()
         for account in instances(count, 0):
             session.run("MERGE (a:AWSAccount{id: $id})", id=account).consume()
         with _pool(settings, members) if members else _nothing() as send:

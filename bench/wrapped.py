@@ -32,6 +32,7 @@ MODULES = (
     "kms,s3,sqs,sns,lambda_function,rds"
 )
 REGIONS = "us-east-1,eu-west-1"
+EMPTY = "MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 1000 ROWS"
 CARTORAY = (sys.executable, "-m", "cartoray.cli.main")
 
 
@@ -99,7 +100,7 @@ def _empty(server: dict[str, Any]) -> None:
         neo4j.GraphDatabase.driver(server["uri"], auth=("neo4j", server["password"])) as driver,
         driver.session() as session,
     ):
-        session.run("MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 1000 ROWS").consume()
+        session.run(EMPTY).consume()
         for name in session.run("SHOW CONSTRAINTS YIELD name").value():
             session.run(f"DROP CONSTRAINT `{name}`").consume()
         for name in session.run("SHOW INDEXES YIELD name, type WHERE type = 'RANGE' RETURN name").value():

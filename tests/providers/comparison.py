@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -20,6 +19,7 @@ from typing import Any
 import neo4j
 from parity.graph import Edge, Graph, Identity, Node, Properties, canonical, compare
 from providers.standins import Provider
+from support import commands
 from support.commands import environment
 from support.databases import empty, open_graph
 
@@ -96,18 +96,9 @@ def cartoray_environment(provider: Provider, settings: Settings) -> dict[str, st
 
 def run(arguments: Sequence[str], variables: Mapping[str, str], folder: Path) -> str:
     """Runs a module of Python's in a process of its own; answers what it said, which is shown if it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        env=variables,
-        cwd=folder,
-        timeout=TIMEOUT_S,
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    log = done.stdout + done.stderr
-    assert done.returncode == 0, f"{arguments[0]} ended with {done.returncode}:\n{log[-8_000:]}"
+    done = commands.run([sys.executable, "-m", *arguments], variables, folder, TIMEOUT_S)
+    log = done.output + done.errors
+    assert done.code == 0, f"{arguments[0]} ended with {done.code}:\n{log[-8_000:]}"
     return log
 
 

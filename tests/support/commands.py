@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,14 @@ class Done:
 
 
 def cartoray(*arguments: str, environment: Mapping[str, str], folder: Path, timeout_s: float = TIMEOUT_S) -> Done:
+    """Runs a command of cartoray's in `folder` until it ends."""
+    return run([*_COMMAND, *arguments], environment, folder, timeout_s)
+
+
+def run(command: Sequence[str], environment: Mapping[str, str], folder: Path, timeout_s: float) -> Done:
     """Runs a command in `folder` until it ends."""
     done = subprocess.run(
-        [*_COMMAND, *arguments],
+        command,
         env=environment,
         cwd=folder,
         timeout=timeout_s,

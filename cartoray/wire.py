@@ -168,22 +168,48 @@ def _stream(table: pa.Table) -> bytes:
     return value
 
 
-def decode_rows(value: bytes) -> dict[str, list[Any]]:
-    """The columns of a message, as Python values in row order.
+class Columns(Mapping[str, list[Any]]):
+    """The columns of a message by name, as Python values in row order; each is decoded when it is first asked for."""
 
-    Raises UnreadableMessage for anything but a stream that `split` could have written.
-    """
+    def __init__(self, batch: pa.RecordBatch, read: Mapping[str, list[Any]]) -> None:
+        """`batch` was validated in full; `read` are the values of those columns that travel as something else."""
+        self.batch = batch
+        self.rows: int = batch.num_rows
+        self._read = read
+        self._values = dict(read)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._values:
+            self._values[name] = self.batch.column(name).to_pylist()
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.batch.schema.names)
+
+    def __len__(self) -> int:
+        return int(self.batch.num_columns)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a column, and any value in it."""
+        return name in self.batch.schema.names and bool(self.batch.column(name).null_count < self.rows)
+
+    def take(self, places: Sequence[int]) -> Columns:
+        """The rows at these places, in that order."""
+        read = {name: [values[place] for place in places] for name, values in self._read.items()}
+        return Columns(self.batch.take(pa.array(places, pa.int64())), read)
+
+
+def decode_rows(value: bytes) -> Columns:
+    """The columns of a message. Raises UnreadableMessage for anything but a stream that `split` could have written."""
     try:
         batch = _read_batch(value)
-        columns: dict[str, list[Any]] = {}
+        read = {}
         for field, array in zip(batch.schema, batch.columns, strict=True):
-            values = array.to_pylist()
-            if read := _READ.get((field.metadata or {}).get(b"cartoray.encoding", b"")):
-                values = [None if text is None else read(text) for text in values]
-            columns[field.name] = values
+            if decode := _READ.get((field.metadata or {}).get(b"cartoray.encoding", b"")):
+                read[field.name] = [None if text is None else decode(text) for text in array.to_pylist()]
     except _UNREADABLE as error:
         raise UnreadableMessage(f"Not a valid Arrow IPC stream: {error}") from None
-    return columns
+    return Columns(batch, read)
 
 
 def _read_batch(value: bytes) -> pa.RecordBatch:

@@ -22,8 +22,7 @@ from cartoray.messages import Message
 from cartoray.queries import Query
 from cartoray.steps import Step
 from cartoray.wire import Origin, RowsHeader
-
-Values = tuple[Any, ...]
+from ingestion.table import Rows
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class RowsItem:
 
     message: Message
     header: RowsHeader
-    rows: tuple[Values, ...]
+    rows: Rows
     constants: Mapping[str, Any]  # what all rows share, of which the schema reads something
 
     def halves(self) -> tuple[RowsItem, RowsItem]:

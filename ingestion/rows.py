@@ -3,32 +3,79 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from cartoray.errors import UnreadableMessage
 from cartoray.messages import Message
-from cartoray.wire import decode_rows, rows_header
-from ingestion.batching import Group, RowsItem, Values
+from cartoray.wire import Columns, decode_rows, rows_header
+from ingestion.batching import Group, RowsItem
+from ingestion.fingerprint import key_of
 from ingestion.statements import Relationship, Statements, statements
+from ingestion.table import Rows
+
+Salt = Callable[[RowsItem], bytes | None]
+"""What fingerprints of an item's rows are keyed with; None: they are to have none."""
+
+Row = list[Any]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A group as its node statement takes it: `rows[k]` ends with the number of its load and k, from `origins[k]`."""
+    """A group in the order in which it is written, by id: row k is row number `place` of `items[item]`.
 
-    rows: list[Values]
+    `places[k]` is (item, place), and `load_of[item]` the number of the load that its rows share.
+
+    The driver packs lists faster than tuples, so rows that are sent are lists.
+    """
+
+    items: tuple[RowsItem, ...]
     loads: list[dict[str, Any]]
-    origins: list[RowsItem]
+    load_of: list[int]
+    places: list[tuple[int, int]]
+    ids: Sequence[Any]
+    fingerprints: Sequence[int | None]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def item(self, number: int) -> RowsItem:
+        return self.items[self.places[number][0]]
+
+    def keys(self) -> list[Row]:
+        """[id, load, number, fingerprint] of rows that have a fingerprint, and an id that no other row has.
+
+        Of several rows the last one must win, also over one that is in the graph until then.
+        """
+        known = [number for number, value in enumerate(self.fingerprints) if value is not None]
+        times = Counter(self.ids[number] for number in known)
+        return [
+            [self.ids[number], self.load_of[self.places[number][0]], number, self.fingerprints[number]]
+            for number in known
+            if times[self.ids[number]] == 1
+        ]
+
+    def rows(self, numbers: Sequence[int]) -> list[Row]:
+        """[value, …, load, number, fingerprint] of each."""
+        wanted: dict[int, list[int]] = {}
+        for number in numbers:
+            item, place = self.places[number]
+            wanted.setdefault(item, []).append(place)
+        picked = {item: iter(self.items[item].rows.pick(places)) for item, places in wanted.items()}
+        return [
+            [*next(picked[item]), self.load_of[item], number, self.fingerprints[number]]
+            for number in numbers
+            for item in (self.places[number][0],)
+        ]
 
 
 @dataclass(frozen=True)
 class Changes:
-    """`whole`: rows that are to be written as they are. `parts`: [id, {property: value}] of those that are not."""
+    """`whole`: numbers of rows that are to be written as they are. `parts`: [id, {property: value}] of others."""
 
-    whole: list[Values]
+    whole: list[int]
     parts: list[list[Any]]
 
 
@@ -37,7 +84,7 @@ class RelationshipRows:
     """Parameters of one relationship statement; `rows[k]` ends with k and its load, and comes from `origins[k]`."""
 
     relationship: Relationship
-    rows: list[Values]
+    rows: list[Row]
     loads: list[dict[str, Any]]
     origins: list[RowsItem]
 
@@ -45,7 +92,7 @@ class RelationshipRows:
     def parameters(self) -> dict[str, Any]:
         if not self.relationship.per_load:
             return {"rows": self.rows, "loads": self.loads}
-        by_load: dict[int, list[Values]] = {}
+        by_load: dict[int, list[Row]] = {}
         for row in self.rows:
             by_load.setdefault(row[-1], []).append(row)
         return {"loads": [{**self.loads[load], "rows": own} for load, own in by_load.items()]}
@@ -68,45 +115,59 @@ def decode(message: Message) -> RowsItem:
     if absent := [name for name in schema.constants if name not in constants]:
         raise UnreadableMessage(f"Constant {absent[0]} of {header.schema} is missing.")
     columns = decode_rows(message.value)
-    length = max((len(column) for column in columns.values()), default=0)
     _check(schema, columns)
-    nulls = [None] * length
-    rows = tuple(zip(*(columns.get(field, nulls) for field in schema.fields), strict=True))
-    if schema.id_at is None:
-        rows = rows or ((),) * length
     # one load for rows of other messages with the same constants, so only those that the schema reads
     kept = {name: constants[name] for name in schema.constants}
-    return RowsItem(message, header, rows, constants=kept)
+    return RowsItem(message, header, Rows(columns, schema.fields), constants=kept)
 
 
-def prepare(group: Group, schema: Statements) -> Prepared:
+def no_salt(_: RowsItem) -> None:
+    return None
+
+
+def prepare(group: Group, schema: Statements, salt: Salt = no_salt) -> Prepared:
     """Rows of all items, sorted by id, and the loads that they refer to."""
     loads: list[dict[str, Any]] = []
     numbers: dict[tuple[Any, ...], int] = {}
-    found: list[tuple[Values, int, RowsItem]] = []
-    for item in group.items:
+    load_of: list[int] = []
+    ids: list[Any] = []
+    places: list[tuple[int, int]] = []
+    prints: list[int | None] = []
+    for number, item in enumerate(group.items):
         key = tuple(item.constants.values())
         if key not in numbers:
             numbers[key] = len(loads)
             loads.append(dict(item.constants))
-        number = numbers[key]
-        found += [(row, number, item) for row in item.rows]
-    if (place := schema.id_at) is not None:
+        load_of.append(numbers[key])
+        places += [(number, place) for place in range(len(item.rows))]
+        ids += item.rows.column(schema.id_at) if schema.id_at is not None else [None] * len(item.rows)
+        prints += _fingerprints(item, schema, salt(item))
+    if schema.id_at is not None:
         with suppress(TypeError):  # ids that cannot be compared, such as lists: Neo4j will say what it thinks of them
-            found.sort(key=lambda each: _sortable(each[0][place]))
-    rows = [(*row, load, number) for number, (row, load, _) in enumerate(found)]
-    return Prepared(rows, loads, [item for _, _, item in found])
+            order = sorted(range(len(ids)), key=lambda at: _sortable(ids[at]))
+            ids, places, prints = [ids[at] for at in order], [places[at] for at in order], [prints[at] for at in order]
+    return Prepared(group.items, loads, load_of, places, ids, prints)
 
 
-def changed(prepared: Prepared, schema: Statements, found: Iterable[Sequence[Any]], none: Any) -> Changes:
-    """What is to be written after `schema.compare.query` has answered `found`; `none` was its $none.
+def _fingerprints(item: RowsItem, schema: Statements, salt: bytes | None) -> Sequence[int | None]:
+    if salt is None or schema.nodes is None or schema.id_at is None:
+        return [None] * len(item.rows)
+    constants = {name: value for name, value in item.constants.items() if name != "lastupdated"}
+    return item.rows.fingerprints(key_of(salt, schema.nodes, constants))
 
-    Of an id that has several rows, all are written whole if any of them changed: the last one must win, also over one
-    that was unchanged until then. So is a row of which more than half changed, which costs less then.
+
+def changed(
+    prepared: Prepared, schema: Statements, numbers: Sequence[int], found: Iterable[Sequence[Any]], none: Any
+) -> Changes:
+    """What is to be written of the rows `numbers`, after the comparison of these has answered `found`.
+
+    `none` was its $none. Of an id that has several rows, all are written whole if any of them changed: the last one
+    must win, also over one that was unchanged until then. So is a row of which more than half changed, which costs
+    less then.
     """
-    if schema.compare is None or schema.id_at is None:
-        return Changes(prepared.rows, [])
-    names, place = schema.compare.names, schema.id_at
+    if schema.compare is None:
+        return Changes(list(numbers), [])
+    names, ids = schema.compare.names, prepared.ids
     unchanged: set[int] = set()
     changes: dict[int, dict[str, Any]] = {}
     for number, *others in found:
@@ -114,43 +175,57 @@ def changed(prepared: Prepared, schema: Statements, found: Iterable[Sequence[Any
             unchanged.add(number)
         elif len(others[0]) * 2 <= len(names):
             changes[number] = {names[at]: None if value == none else value for at, value in zip(*others, strict=True)}
-    times = Counter(row[place] for row in prepared.rows)
-    ids = {row[place] for row in prepared.rows if row[-1] not in unchanged}
-    whole = [row for row in prepared.rows if row[place] in ids and not (row[-1] in changes and times[row[place]] == 1)]
-    parts = [[row[place], changes[row[-1]]] for row in prepared.rows if row[-1] in changes and times[row[place]] == 1]
-    return Changes(whole, parts)
+    times = Counter(ids[number] for number in numbers)
+    differ = {ids[number] for number in numbers if number not in unchanged}
+    parts = [number for number in numbers if number in changes and times[ids[number]] == 1]
+    apart = set(parts)
+    return Changes(
+        [number for number in numbers if ids[number] in differ and number not in apart],
+        [[ids[number], changes[number]] for number in parts],
+    )
 
 
 def _sortable(value: object) -> tuple[str, Any]:
     return (type(value).__name__, value) if value is not None else ("", 0)
 
 
-def relationship_rows(relationship: Relationship, prepared: Prepared) -> RelationshipRows | None:
-    """The rows that have this relationship. None: no row has.
+def relationship_rows(
+    relationship: Relationship, prepared: Prepared, numbers: Collection[int] | None = None
+) -> RelationshipRows | None:
+    """Those of the rows `numbers` (all) that have this relationship. None: no row has.
 
     A row without a value to match by has none; one that matches by a list has one for each distinct entry.
     """
     usable = [all(load[constant] is not None for constant in relationship.needed_constants) for load in prepared.loads]
-    id_at, list_at = relationship.id_at, relationship.list_at
-    rows: list[Values] = []
+    needed, list_at = relationship.needed_at, relationship.list_at
+    columns = [
+        {at: item.rows.column(at) for at in (*relationship.fields_at, *needed)}
+        if usable[load] and all(item.rows.has(at) for at in needed)
+        else None
+        for item, load in zip(prepared.items, prepared.load_of, strict=True)
+    ]
+    rows: list[Row] = []
     origins: list[RowsItem] = []
-    for row, item in zip(prepared.rows, prepared.origins, strict=True):
-        load = row[-2]
-        if not usable[load] or any(row[at] is None for at in relationship.needed_at):
+    for number in range(len(prepared)) if numbers is None else numbers:
+        item, place = prepared.places[number]
+        of = columns[item]
+        if of is None or any(of[at][place] is None for at in needed):
             continue
-        values = (None if id_at is None else row[id_at], *(row[at] for at in relationship.fields_at))
+        load = prepared.load_of[item]
+        id_ = None if relationship.id_at is None else prepared.ids[number]
+        values = [id_, *(of[at][place] for at in relationship.fields_at)]
         if list_at is None:
-            rows.append((*values, len(rows), load))
-            origins.append(item)
+            rows.append([*values, len(rows), load])
+            origins.append(prepared.items[item])
             continue
-        for entry in dict.fromkeys(row[list_at]):
+        for entry in dict.fromkeys(of[list_at][place]):
             if entry is not None:
-                rows.append((*values, entry, len(rows), load))
-                origins.append(item)
+                rows.append([*values, entry, len(rows), load])
+                origins.append(prepared.items[item])
     return RelationshipRows(relationship, rows, prepared.loads, origins) if rows else None
 
 
-def _check(schema: Statements, columns: Mapping[str, list[Any]]) -> None:
+def _check(schema: Statements, columns: Columns) -> None:
     """What no transaction has to find out: ids that are null, lists that are none. Raises UnreadableMessage."""
     if schema.id_at is not None:
         name = schema.fields[schema.id_at]

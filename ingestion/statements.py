@@ -3,15 +3,18 @@
 The graph must be stock Cartography's, so its own query builder writes the node statements, and only the way in which
 values reach them is rewritten. Rows travel as lists, because parsing maps cost the server more than writing them.
 
-    $rows    [[v0, v1, …, load, row], …]    values in the order of `schemas.fields`, numbers of the load and of the row
+    $rows    [[v0, v1, …, load, row, fingerprint], …]    values in the order of `schemas.fields`, numbers of the load
+                                                         and of the row
+    $keys    [[id, load, row, fingerprint], …]           the same without values
     $loads   [{AWS_ID: …, Region: …, lastupdated: …}, …]    what stock passes as kwargs, for an account, region, run
 
 Stock writes a node and its relationships in one statement, and a relationship whose other end is missing is silently
 not made. Here each relationship has a statement of its own, which answers the rows for which both ends were there. So
 has a matchlink, which is rows for a relationship alone.
 
-Neo4j writes a property again even if its value stays the same, which costs five times as much as comparing. So rows
-whose node is as it should be only get their `lastupdated`, and a second sync writes little more than that.
+Neo4j writes a property again even if its value stays the same, which costs five times as much as comparing. So nodes
+that are as they should be only get their `lastupdated`, and a second sync writes little more than that. Which ones are,
+a fingerprint tells that the node carries, or, where that may not be relied on, a comparison of all values.
 
 `lastupdated` never goes back, so that overlapping runs of an account do not undo each other.
 """
@@ -36,6 +39,7 @@ from cartography.version import get_cartography_version
 from cartoray import schemas
 from cartoray.errors import UnreadableMessage
 from cartoray.queries import Query
+from ingestion.fingerprint import PROPERTY
 
 # Labels that are one schema's own and another's extra label: two nodes that differ may carry it with the same id, so
 # their ids are not constrained. A test compares this with all schemas of the release.
@@ -85,15 +89,16 @@ class Relationship:
     needed_at: tuple[int, ...]  # of these, what the match needs: a row without one has no such relationship
     list_at: int | None  # place of the list of which each entry is a relationship (Cartography's one_to_many)
     needed_constants: tuple[str, ...]
+    touched: bool  # by the statement that touches nodes
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What finds out how nodes differ from their rows, and writes that alone.
 
-    `query` takes $rows, $loads and $none, any value that no row can have. It sets `lastupdated` of all nodes that are
-    there, and answers for each [number of the row], or [number, [k, …], [value, …]]: of property `names[k]` the value
-    should be that one, $none for null. `apply` takes $changes: [[id, {property: value}], …].
+    `query` takes $rows, $loads and $none, any value that no row can have. It sets `lastupdated` and the fingerprint of
+    all nodes that are there, and answers for each [number of the row], or [number, [k, …], [value, …]]: of property
+    `names[k]` the value should be that one, $none for null. `apply` takes $changes: [[id, {property: value}], …].
     """
 
     names: tuple[str, ...]
@@ -103,7 +108,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Statements:
-    """All that is ever run for one schema: of nodes with their relationships, or of a matchlink, which has no nodes."""
+    """All that is ever run for one schema: of nodes with their relationships, or of a matchlink, which has no nodes.
+
+    `nodes` takes $rows and $loads. `touch` takes $keys and $loads: nodes that carry their row's fingerprint, and have
+    the relationships that follow from their load, get their `lastupdated`, these relationships as well; it answers the
+    numbers of these rows. Where it is None, fingerprints are not relied on.
+    """
 
     path: str
     labels: frozenset[str]  # own, extra and conditional ones; of a matchlink those of its ends
@@ -111,6 +121,7 @@ class Statements:
     constants: tuple[str, ...]
     id_at: int | None
     nodes: str | None
+    touch: str | None
     compare: Comparison | None
     relationships: tuple[Relationship, ...]
     indexes: tuple[Index, ...]
@@ -125,6 +136,10 @@ def statements(path: str) -> Statements:
     fields = schemas.fields(path)
     id_ref: PropertyRef = schema.properties.id
     nodes = _nodes(schema, fields)
+    relationships = tuple(
+        _relationship(schema, relationship, number, fields)
+        for number, relationship in enumerate(schemas.relationships(schema))
+    )
     extra = schema.extra_node_labels.labels if schema.extra_node_labels else ()
     return Statements(
         path=path,
@@ -133,11 +148,9 @@ def statements(path: str) -> Statements:
         constants=schemas.constants(path),
         id_at=None if id_ref.set_in_kwargs else fields.index(id_ref.name),
         nodes=nodes,
+        touch=_touch(schema, nodes),
         compare=_comparison(nodes, schema.label, len(fields)),
-        relationships=tuple(
-            _relationship(schema, relationship, number, fields)
-            for number, relationship in enumerate(schemas.relationships(schema))
-        ),
+        relationships=relationships,
         indexes=tuple(index(query, schema.label) for query in schemas.index_queries(path)),
     )
 
@@ -166,6 +179,7 @@ def _matchlink(path: str) -> Statements:
         needed_at=tuple(dict.fromkeys(fields.index(ref.name) for ref in refs if not ref.set_in_kwargs)),
         list_at=None,
         needed_constants=tuple(dict.fromkeys(ref.name for ref in refs if ref.set_in_kwargs)),
+        touched=False,
     )
     return Statements(
         path=path,
@@ -174,6 +188,7 @@ def _matchlink(path: str) -> Statements:
         constants=schemas.constants(path),
         id_at=None,
         nodes=None,
+        touch=None,
         compare=None,
         relationships=(link,),
         indexes=tuple(index(query) for query in schemas.index_queries(path)),
@@ -216,7 +231,82 @@ def _nodes(schema: CartographyNodeSchema, fields: Sequence[str]) -> str:
     stock = build_ingestion_query(schema, selected_relationships=set())
     places = {field: f"item[{at}]" for at, field in enumerate(fields)}
     _, body = around_rows(stock, schema.label)
-    return f"UNWIND $rows AS item\nWITH item, $loads[item[{len(fields)}]] AS load\n{rewritten(body, places).strip()}"
+    body = rewritten(body, places).strip()
+    if len(_SET.findall(body)) != 1 or "i.lastupdated = " not in body:
+        raise ValueError(f"Cartography's query for {schema.label} does not set what was expected.")
+    body = _SET.sub(f"\nSET\n    i.{PROPERTY} = item[{len(fields) + 2}],\n", body)
+    return f"UNWIND $rows AS item\nWITH item, $loads[item[{len(fields)}]] AS load\n{body}"
+
+
+def _touch(schema: CartographyNodeSchema, nodes: str) -> str | None:
+    """None where labels depend on properties: others may set these labels too, so they are written with the node."""
+    id_ref: PropertyRef = schema.properties.id
+    if id_ref.set_in_kwargs or "FOREACH" in nodes:
+        return None
+    assigned = _assigned(nodes, schema.label)
+    lines = [
+        f"MATCH (i:{schema.label}{{id: item[0]}})",
+        f"WHERE {' AND '.join((f'i.{PROPERTY} = item[3]', *_carries(assigned.labels)))}",
+    ]
+    sets = [f"SET i.lastupdated = {assigned.last_updated}"]
+    for number, relationship in enumerate(each for each in schemas.relationships(schema) if _is_touched(each)):
+        r, n = f"r{number}", f"n{number}"
+        left, right = _arrow(relationship)
+        wanted = [f"{n}.id = {asdict(relationship.target_node_matcher)['id']}"]
+        wanted += [f"{r}.{name} = {value}" for name, value in _written(relationship).items() if name != "lastupdated"]
+        lines += [
+            f"MATCH (i){left}[{r}:{relationship.rel_label}]{right}({n}:{relationship.target_node_label})",
+            f"WHERE {' AND '.join(wanted)}",
+        ]
+        sets.append(f"{r}.lastupdated = {relationship.properties.lastupdated}")
+    head = "UNWIND $keys AS item\nWITH item, $loads[item[1]] AS load"
+    body = rewritten("\n".join((*lines, ",\n    ".join(sets))), {})
+    return f"{head}\n{body}\nRETURN collect(DISTINCT item[2])"
+
+
+def _is_touched(relationship: CartographyRelSchema) -> bool:
+    """Whether it follows from the load alone, and there can be only one other end."""
+    matcher = asdict(relationship.target_node_matcher)
+    refs = (*matcher.values(), *asdict(relationship.properties).values())
+    return list(matcher) == ["id"] and all(ref.set_in_kwargs for ref in refs)
+
+
+def _written(relationship: CartographyRelSchema) -> dict[str, str]:
+    """Values of its properties, as stock's builder writes them down."""
+    return {
+        "_module_name": f'"{_get_module_from_schema(relationship)}"',
+        "_module_version": f'"{get_cartography_version()}"',
+        **{name: str(ref) for name, ref in asdict(relationship.properties).items()},
+    }
+
+
+@dataclass(frozen=True)
+class _Assigned:
+    """What a node statement sets: properties but for these two, with the expressions for their values; labels."""
+
+    properties: Mapping[str, str]
+    labels: Sequence[str]
+    last_updated: str
+    fingerprint: str
+
+
+def _assigned(nodes: str, label: str) -> _Assigned:
+    """Raises ValueError for a statement that sets something else, or what it sets where that depends on something."""
+    properties: dict[str, str] = {}
+    labels: list[str] = []
+    for part in _parts(_SET.split(nodes)[1]):
+        if assigned := _ASSIGNED.match(part):
+            properties[assigned[1]] = assigned[2]
+        elif re.fullmatch(r"i(:\w+)+", part):
+            labels += part.split(":")[1:]
+        else:
+            raise ValueError(f"Cartography's query for {label} sets something unknown: {part}")
+    last_updated, fingerprint = properties.pop("lastupdated"), properties.pop(PROPERTY)
+    return _Assigned(properties, labels, last_updated, fingerprint)
+
+
+def _carries(labels: Sequence[str]) -> tuple[str, ...]:
+    return (f"i:{'&'.join(labels)}",) if labels else ()
 
 
 def _comparison(nodes: str, label: str, load_at: int) -> Comparison | None:
@@ -226,39 +316,26 @@ def _comparison(nodes: str, label: str, load_at: int) -> Comparison | None:
     same number with a fraction of 0 count as equal, as they do for Neo4j. $none stands for null, of which Cypher does
     not say that it equals itself. Ways that were tried, and what they cost: docs/ingestion.md.
     """
-    found = _SET.search(nodes)
-    if found is None:
-        raise ValueError(f"Cartography's query for {label} sets nothing.")
-    if "FOREACH" in nodes:
-        return None
-    properties: dict[str, str] = {}
-    labels: list[str] = []
-    for part in _parts(nodes[found.end() :]):
-        if assigned := _ASSIGNED.match(part):
-            properties[assigned[1]] = assigned[2]
-        elif re.fullmatch(r"i(:\w+)+", part):
-            labels += part.split(":")[1:]
-        else:
-            raise ValueError(f"Cartography's query for {label} sets something unknown: {part}")
-    last_updated = properties.pop("lastupdated", None)
     match = re.search(r"MERGE \((i:\w+\{id: [^}]+\})\)", nodes)
-    if match is None or last_updated is None:
+    if match is None or "FOREACH" in nodes:
         return None
-    carries = f" WHERE i:{'&'.join(labels)}" if labels else ""
-    has = ", ".join(f"coalesce(node.{name}, $none)" for name in properties)
-    wants = ", ".join(f"coalesce({value}, $none)" for value in properties.values())
+    assigned = _assigned(nodes, label)
+    where = "".join(f" WHERE {each}" for each in _carries(assigned.labels))
+    has = ", ".join(f"coalesce(node.{name}, $none)" for name in assigned.properties)
+    wants = ", ".join(f"coalesce({value}, $none)" for value in assigned.properties.values())
     query = (
         f"UNWIND $rows AS item\nWITH item, $loads[item[{load_at}]] AS load\n"
-        f"MATCH ({match[1]}){carries}\n"
+        f"MATCH ({match[1]}){where}\n"
         f"WITH i, item, load, properties(i) AS node\n"
-        f"WITH i, item[{load_at + 1}] AS row, load, [{has}] AS has,\n    [{wants}] AS wants\n"
-        f"SET i.lastupdated = {last_updated}\n"
-        f"WITH row, has, wants, CASE WHEN has = wants THEN []\n"
-        f"    ELSE [k IN range(0, {len(properties) - 1}) WHERE NOT coalesce(has[k] = wants[k], false)] END AS other\n"
+        f"WITH i, item, load, [{has}] AS has,\n    [{wants}] AS wants\n"
+        f"SET i.lastupdated = {assigned.last_updated}, i.{PROPERTY} = {assigned.fingerprint}\n"
+        f"WITH item[{load_at + 1}] AS row, has, wants, CASE WHEN has = wants THEN []\n"
+        f"    ELSE [k IN range(0, {len(assigned.properties) - 1}) WHERE NOT coalesce(has[k] = wants[k], false)] END\n"
+        f"    AS other\n"
         f"RETURN collect(CASE other WHEN [] THEN [row] ELSE [row, other, [k IN other | wants[k]]] END)"
     )
     apply = f"UNWIND $changes AS change\nMATCH (i:{label}{{id: change[0]}})\nSET i += change[1]"
-    return Comparison(tuple(properties), query, apply)
+    return Comparison(tuple(assigned.properties), query, apply)
 
 
 def _parts(text: str) -> list[str]:
@@ -278,6 +355,7 @@ def _relationship(
 ) -> Relationship:
     matcher: dict[str, PropertyRef] = asdict(relationship.target_node_matcher)
     properties: dict[str, PropertyRef] = asdict(relationship.properties)
+    written = _written(relationship)
     matched = [ref for ref in matcher.values() if not ref.set_in_kwargs]
     lists = [ref.name for ref in matched if ref.one_to_many]
     if len(lists) > 1:
@@ -292,18 +370,17 @@ def _relationship(
     conditions = " AND ".join(_condition(key, ref, f"item[{entry_at}]") for key, ref in matcher.items())
     target = rewritten(f"MATCH (n:{relationship.target_node_label}) WHERE {conditions}", places)
     node = rewritten(f"MATCH (i:{schema.label}{{id: {id_ref}}})", places)
-    sets = rewritten("".join(f",\n    r.{name} = {ref}" for name, ref in properties.items()), places)
+    sets = rewritten(",\n    ".join(f"r.{name} = {value}" for name, value in written.items()), places)
     if matched:
         head = f"UNWIND $rows AS item\nWITH item, $loads[item[{row_at + 1}]] AS load\n{node}\n{target}"
     else:
         head = f"UNWIND $loads AS load\n{target}\nUNWIND load.rows AS item\n{node}"
     left, right = _arrow(relationship)
-    module, version = _get_module_from_schema(relationship), get_cartography_version()
     query = (
         f"{head}\n"
         f"MERGE (i){left}[r:{relationship.rel_label}]{right}(n)\n"
         f"ON CREATE SET r.firstseen = timestamp()\n"
-        f'SET r._module_name = "{module}",\n    r._module_version = "{version}"{sets}\n'
+        f"SET {sets}\n"
         f"RETURN collect(DISTINCT item[{row_at}])"
     )
     return Relationship(
@@ -317,6 +394,7 @@ def _relationship(
         needed_at=tuple(fields.index(ref.name) for ref in matched),
         list_at=fields.index(lists[0]) if lists else None,
         needed_constants=tuple(ref.name for ref in matcher.values() if ref.set_in_kwargs),
+        touched=_is_touched(relationship),
     )
 
 

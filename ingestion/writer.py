@@ -27,7 +27,16 @@ from cartoray.queries import Query
 from cartoray.settings import Neo4jSettings, variable
 from ingestion.batching import Group, RowsItem
 from ingestion.recovery import UNREACHABLE, VALUE, Failure, GiveUp, decide
-from ingestion.rows import Changes, Prepared, RelationshipRows, changed, prepare, relationship_rows
+from ingestion.rows import (
+    Changes,
+    Prepared,
+    RelationshipRows,
+    Salt,
+    changed,
+    no_salt,
+    prepare,
+    relationship_rows,
+)
 from ingestion.statements import Index, Relationship, Statements, statements
 
 log = logging.getLogger(__name__)
@@ -145,10 +154,13 @@ class Writer:
 
     # ---- rows --------------------------------------------------------------------------------------------------
 
-    def write(self, groups: Sequence[Group], abandoned: Callable[[], bool] = _never) -> list[Missing]:
+    def write(
+        self, groups: Sequence[Group], abandoned: Callable[[], bool] = _never, salt: Salt = no_salt
+    ) -> list[Missing]:
         """All nodes, then all relationships of `groups`, in one transaction. What could not be related is answered.
 
-        Raises WriteFailed, and Abandoned when `abandoned()` became true on the way.
+        Nodes get fingerprints that are keyed with the `salt` of their item, and those that have theirs are left as
+        they are. Raises WriteFailed, and Abandoned when `abandoned()` became true on the way.
         """
         work = []
         self._look([group.schema for group in groups if group.schema not in self._ensured])
@@ -156,18 +168,18 @@ class Writer:
             schema = statements(group.schema)
             self.ensure(schema.path, schema.indexes, soon=True)
             try:
-                work.append((schema, prepare(group, schema)))
+                work.append((schema, prepare(group, schema, salt)))
             except (TypeError, ValueError) as error:
                 raise WriteFailed(Failure(VALUE, _said(error))) from error
         with self._transaction() as transaction:
+            written = []
             for schema, prepared in work:
                 if abandoned():
                     raise Abandoned
-                if schema.nodes is not None:
-                    self._write_nodes(transaction, schema, schema.nodes, prepared)
+                written.append(self._write_nodes(transaction, schema, prepared))
             missing: list[Missing] = []
-            for schema, prepared in work:
-                missing += _relate(transaction, schema, prepared, abandoned)
+            for (schema, prepared), rest in zip(work, written, strict=True):
+                missing += _relate(transaction, schema, prepared, rest, abandoned)
             if abandoned():
                 raise Abandoned
             transaction.commit()
@@ -178,25 +190,42 @@ class Writer:
         labels = self.labels() if unseen else frozenset()
         self._compare_after |= {path: _NEW_BATCHES for path in unseen if schemas.label(path) not in labels}
 
-    def _write_nodes(self, transaction: neo4j.Transaction, schema: Statements, nodes: str, prepared: Prepared) -> None:
-        changes = self._changes(transaction, schema, prepared)
+    def _write_nodes(self, transaction: neo4j.Transaction, schema: Statements, prepared: Prepared) -> Sequence[int]:
+        """Answers the numbers of the rows whose relationships have to be written."""
+        if schema.nodes is None:
+            return range(len(prepared))
+        skip = self._compare_after.get(schema.path, 0)
+        self._compare_after[schema.path] = max(0, skip - 1)
+        rest = range(len(prepared)) if skip else self._touch(transaction, schema, prepared)
+        changes = Changes(list(rest), []) if skip else self._changes(transaction, schema, prepared, rest)
         if changes.whole:
-            transaction.run(nodes, rows=changes.whole, loads=prepared.loads).consume()
+            rows = prepared.rows(changes.whole)
+            transaction.run(schema.nodes, rows=rows, loads=prepared.loads).consume()
         if changes.parts and schema.compare is not None:
             transaction.run(schema.compare.apply, changes=changes.parts).consume()
+        self.rows_unchanged += len(prepared) - len(changes.whole) - len(changes.parts)
+        return rest
 
-    def _changes(self, transaction: neo4j.Transaction, schema: Statements, prepared: Prepared) -> Changes:
+    def _touch(self, transaction: neo4j.Transaction, schema: Statements, prepared: Prepared) -> Sequence[int]:
+        """Answers the numbers of the rows that are left to be compared."""
+        keys = prepared.keys() if schema.touch is not None else []
+        if not keys:
+            return range(len(prepared))
+        result = transaction.run(schema.touch or "", keys=keys, loads=prepared.loads)
+        found = set(result.single(strict=True)[0])
+        return [number for number in range(len(prepared)) if number not in found]
+
+    def _changes(
+        self, transaction: neo4j.Transaction, schema: Statements, prepared: Prepared, numbers: Sequence[int]
+    ) -> Changes:
         """What is not in the graph as it should be. Nodes that are there get their `lastupdated` on the way."""
-        skip = self._compare_after.get(schema.path, 0)
-        if schema.compare is None or skip:
-            self._compare_after[schema.path] = max(0, skip - 1)
-            return Changes(prepared.rows, [])
-        result = transaction.run(schema.compare.query, rows=prepared.rows, loads=prepared.loads, none=_NONE)
-        found = result.single(strict=True)[0]
-        changes = changed(prepared, schema, found, _NONE)
-        if len(changes.whole) * 10 > len(prepared.rows) * 9:
+        if schema.compare is None or not numbers:
+            return Changes(list(numbers), [])
+        rows = prepared.rows(numbers)
+        result = transaction.run(schema.compare.query, rows=rows, loads=prepared.loads, none=_NONE)
+        changes = changed(prepared, schema, numbers, result.single(strict=True)[0], _NONE)
+        if len(changes.whole) * 10 > len(prepared) * 9:
             self._compare_after[schema.path] = _NEW_BATCHES
-        self.rows_unchanged += len(prepared.rows) - len(changes.whole) - len(changes.parts)
         return changes
 
     def relate(self, schema: Statements, relationship: Relationship, items: Sequence[RowsItem]) -> list[str]:
@@ -437,12 +466,17 @@ def _said(error: BaseException) -> str:
 
 
 def _relate(
-    transaction: neo4j.Transaction, schema: Statements, prepared: Prepared, abandoned: Callable[[], bool]
+    transaction: neo4j.Transaction,
+    schema: Statements,
+    prepared: Prepared,
+    rest: Sequence[int],
+    abandoned: Callable[[], bool],
 ) -> Iterator[Missing]:
+    """`rest`: numbers of the rows that were not touched."""
     for relationship in schema.relationships:
         if abandoned():
             raise Abandoned
-        rows = relationship_rows(relationship, prepared)
+        rows = relationship_rows(relationship, prepared, rest if relationship.touched else None)
         if rows is None:
             continue
         counts: dict[int, Missing] = {}

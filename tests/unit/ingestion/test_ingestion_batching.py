@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,8 +8,9 @@ from hypothesis import strategies as st
 from cartoray.messages import Message
 from cartoray.queries import Query
 from cartoray.steps import CleanupNodes, Step
-from cartoray.wire import Origin, RowsHeader
+from cartoray.wire import Columns, Origin, RowsHeader
 from ingestion.batching import Batcher, Item, Limits, QueryItem, RowsItem, StepItem, groups, split
+from ingestion.table import Rows
 
 LABELS = {
     "instance": frozenset({"Instance", "Compute"}),
@@ -23,7 +25,8 @@ LIMITS = Limits(rows=10, bytes=1_000, age_ms=100)
 def rows_item(offset: int, *, partition: int = 0, schema: str = "instance", rows: int = 1, size: int = 10) -> RowsItem:
     message = Message("graph_data", partition, offset, b"1", b"x" * size, {})
     header = RowsHeader("run", 1, "job", "attempt", offset, schema, {})
-    return RowsItem(message, header, tuple((f"id-{number}",) for number in range(rows)), {})
+    batch = pa.RecordBatch.from_pydict({"id": [f"id-{number}" for number in range(rows)]})
+    return RowsItem(message, header, Rows(Columns(batch, {}), ("id",)), {})
 
 
 def step_item(offset: int, *, partition: int = 0) -> StepItem:

@@ -11,7 +11,7 @@ from cartoray.events import Deferral
 from cartoray.messages import Message
 from ingestion.batching import Group, RowsItem
 from ingestion.deferred import settle
-from ingestion.rows import Changes, changed, decode, prepare, relationship_rows
+from ingestion.rows import Changes, Prepared, Salt, changed, decode, no_salt, prepare, relationship_rows
 from ingestion.statements import Relationship, Statements, statements
 
 PATH = "cartography.models.aws.ec2.security_groups:EC2SecurityGroupSchema"
@@ -28,8 +28,8 @@ def message(
     return Message("graph_data", 0, offset, b"1", value, dict(wire.rows_headers(header)) | headers)
 
 
-def prepared(*messages: Message) -> Any:
-    return prepare(Group(PATH, tuple(decode(each) for each in messages)), SCHEMA)
+def prepared(*messages: Message, salt: Salt = no_salt) -> Prepared:
+    return prepare(Group(PATH, tuple(decode(each) for each in messages)), SCHEMA, salt)
 
 
 def ids(rows: Iterable[Sequence[Any]]) -> list[Any]:
@@ -43,10 +43,12 @@ def test_rows_are_sorted_by_id_and_of_equal_ids_the_later_one_stays_behind() -> 
     second = message([{"GroupId": "b", "GroupName": "3"}], region="eu-west-2")
     third = message([{"GroupId": "b", "GroupName": "4"}])
     found = prepared(first, second, third)
-    assert ids(found.rows) == ["a", "b", "b", "b", "b"]
+    rows = found.rows(range(5))
+    assert ids(rows) == found.ids == ["a", "b", "b", "b", "b"]
     name = SCHEMA.fields.index("GroupName")
-    assert [row[name] for row in found.rows] == [None, "1", "2", "3", "4"]
-    assert [found.loads[row[-2]]["Region"] for row in found.rows[1:]] == [
+    assert [row[name] for row in rows] == [None, "1", "2", "3", "4"]
+    assert [row[-2:] for row in rows] == [[number, None] for number in range(5)]
+    assert [found.loads[row[-3]]["Region"] for row in rows[1:]] == [
         "eu-west-1",
         "eu-west-1",
         "eu-west-2",
@@ -57,21 +59,29 @@ def test_rows_are_sorted_by_id_and_of_equal_ids_the_later_one_stays_behind() -> 
 
 
 def test_of_rows_that_changed_only_what_changed_is_written() -> None:
-    found = prepared(message([{"GroupId": each} for each in "abcd"]))
-    none, rows = object(), found.rows
+    found = prepared(message([{"GroupId": each} for each in "abcde"]))
+    none, numbers = object(), [0, 1, 2, 3]  # the last one was not compared
     names = SCHEMA.compare.names if SCHEMA.compare else ()
-    assert changed(found, SCHEMA, [], none) == Changes(rows, [])
-    assert changed(found, SCHEMA, [[number] for number in range(4)], none) == Changes([], [])
+    assert changed(found, SCHEMA, numbers, [], none) == Changes(numbers, [])
+    assert changed(found, SCHEMA, numbers, [[number] for number in numbers], none) == Changes([], [])
     some = [[0], [1, [0, 2], ["x", none]], [3, [*range(len(names))], [1] * len(names)]]
-    wanted = Changes([rows[2], rows[3]], [["b", {names[0]: "x", names[2]: None}]])
-    assert changed(found, SCHEMA, some, none) == wanted
+    wanted = Changes([2, 3], [["b", {names[0]: "x", names[2]: None}]])
+    assert changed(found, SCHEMA, numbers, some, none) == wanted
 
 
 def test_of_ids_with_several_rows_all_are_written_if_one_changed() -> None:
     found = prepared(message([{"GroupId": each} for each in "aabbc"]))
-    changes = changed(found, SCHEMA, [[0], [1, [0], ["x"]], [2], [3], [4, [0], ["x"]]], None)
-    assert ids(changes.whole) == ["a", "a"]
+    answer = [[0], [1, [0], ["x"]], [2], [3], [4, [0], ["x"]]]
+    changes = changed(found, SCHEMA, range(5), answer, None)
+    assert changes.whole == [0, 1]
     assert [id_ for id_, _ in changes.parts] == ["c"]
+
+
+def test_rows_that_share_an_id_are_not_found_by_fingerprint() -> None:
+    found = prepared(message([{"GroupId": each} for each in "aabc"]), salt=lambda _: b"salt")
+    keys = found.keys()
+    assert [(id_, load, number) for id_, load, number, _ in keys] == [("b", 0, 2), ("c", 0, 3)]
+    assert prepared(message([{"GroupId": "a"}])).keys() == []
 
 
 def test_a_row_without_a_value_to_match_by_has_no_such_relationship() -> None:
@@ -87,13 +97,14 @@ def test_a_row_without_a_value_to_match_by_has_no_such_relationship() -> None:
     )
     to_vpc = relationship_rows(vpc, found)
     assert to_vpc is not None
-    assert to_vpc.rows == [("a", "vpc-1", 0, 0)]
+    assert to_vpc.rows == [["a", "vpc-1", 0, 0]]
     assert to_vpc.key(0) == "vpc-1"
     to_source = relationship_rows(source, found)
     assert to_source is not None
     assert [(row[0], *row[2:]) for row in to_source.rows] == [("b", "x", 0, 0), ("b", "y", 1, 0)]
     assert [to_source.key(number) for number in range(2)] == ["x", "y"]
     assert relationship_rows(vpc, prepared(message([{"GroupId": "a"}]))) is None
+    assert relationship_rows(vpc, found, [1, 2]) is None
 
 
 def test_what_follows_from_the_load_is_sent_per_load() -> None:

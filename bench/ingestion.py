@@ -3,7 +3,8 @@
 Both sides write the same EC2 instances (34 fields, 47 properties, 3 labels, one relationship to their account) into the
 same server, empty at first, with neo4j-rust-ext. Stock calls `load()` for one account after the other, with its own
 batch size. cartoray has the rows come through Kafka: timed is from the first message published until all are in the
-database, with members of the pool that are up. After each work the two graphs are compared, all but `firstseen`.
+database, with members of the pool that are up. After each work the two graphs are compared, all that stock has but
+`firstseen`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from cartoray.kafka import Admin, Follower, Publisher
 from cartoray.schemas import constants, fields, path_of
 from cartoray.settings import Settings
 from cartoray.topics import topics
+from ingestion.fingerprint import PROPERTY
 from ingestion.sink import Sink
 
 PATH = path_of(EC2InstanceSchema())
@@ -107,7 +109,7 @@ def _pool(settings: Settings, members: int) -> Iterator[Any]:
     kafka = settings.kafka.model_copy(update={"topic_prefix": f"bench{time.monotonic_ns()}."})
     settings = settings.model_copy(update={"kafka": kafka})
     names = topics(kafka)
-    Admin(kafka).ensure([names.data, names.events, names.dead_letters])
+    Admin(kafka).ensure(names)
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     pool = [context.Process(target=_member, args=(settings, f"ingestion-{at}", stop)) for at in range(members)]
@@ -180,7 +182,7 @@ def _instance(account: str, at: int, work: int) -> dict[str, Any]:
 
 
 def _digest(session: neo4j.Session, base_tag: int) -> str:
-    """Of all nodes and relationships with all their properties but `firstseen`; tags count from `base_tag`."""
+    """Of all nodes and relationships with all properties that stock has but `firstseen`; tags count from `base_tag`."""
     query = """
     MATCH (n) OPTIONAL MATCH (n)<-[r]-(m)
     RETURN labels(n) AS labels, properties(n) AS node, type(r) AS type, properties(r) AS relationship, m.id AS other
@@ -189,7 +191,8 @@ def _digest(session: neo4j.Session, base_tag: int) -> str:
     digest = hashlib.sha256()
     for labels, node, kind, relationship, other in session.run(query):
         for properties in (node, relationship or {}):
-            properties.pop("firstseen", None)
+            for name in ("firstseen", PROPERTY):
+                properties.pop(name, None)
             if "lastupdated" in properties:
                 properties["lastupdated"] -= base_tag
         digest.update(json.dumps([sorted(labels), node, kind, relationship, other], sort_keys=True).encode())

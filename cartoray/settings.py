@@ -107,6 +107,11 @@ class IngestionSettings(_Group):
     )
     batch_bytes: int = Field(8_000_000, ge=1, description="of messages in one transaction at most")
     batch_age_ms: int = Field(100, ge=0, description="that a message waits for others at most")
+    fingerprints: bool = Field(
+        True,
+        description="nodes carry one of their row, so that rows that did not change are not sent to Neo4j again; "
+        "off: all values are compared",
+    )
     retries_max: int = Field(
         30, ge=0, description="of a transaction on transient errors, back-off between them, before the actor gives up"
     )

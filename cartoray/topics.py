@@ -1,8 +1,8 @@
-"""The topics of cartoray: names, keys, partitions, retention. Everything durable outside of Neo4j is in these four."""
+"""The topics of cartoray: names, keys, partitions, retention. Everything durable outside of Neo4j is in these."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cartoray.settings import KafkaSettings
@@ -19,12 +19,16 @@ class Topic:
 
 @dataclass(frozen=True)
 class Topics:
-    """The four topics, in the order in which a row passes them."""
+    """The topics, in the order in which a row passes them."""
 
     jobs: Topic  # key: account, so that one actor holds an account's credentials, clients and rate limiter
     data: Topic  # key: account; order inside a partition puts cleanup after its data without a lock
     events: Topic  # key: the fact, so that compaction drops what was told twice
+    ledger: Topic  # key: who counts; see `ingestion.ledger`
     dead_letters: Topic  # key: that of the message
+
+    def __iter__(self) -> Iterator[Topic]:
+        return iter((self.jobs, self.data, self.events, self.ledger, self.dead_letters))
 
 
 def topics(settings: KafkaSettings) -> Topics:
@@ -47,6 +51,12 @@ def topics(settings: KafkaSettings) -> Topics:
                 "retention.ms": retention,
                 "max.message.bytes": str(settings.message_bytes_max + 200_000),  # a plan of 10,000 accounts has 500 KB
             },
+        ),
+        ledger=Topic(
+            name("graph_ledger"),
+            1,  # since it is read in order
+            # the newest record of each member is kept for ever, and little else, since all is read when a run begins
+            {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"},
         ),
         dead_letters=Topic(
             name("dead_letters"),

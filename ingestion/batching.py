@@ -142,12 +142,12 @@ class Batcher:
     @property
     def full(self) -> bool:
         """Twice a batch is held: one to be written next and one behind it are enough."""
-        return self.rows >= 2 * self._limits.rows or self.bytes >= 2 * self._limits.bytes
+        return self.rows >= 8 * self._limits.rows or self.bytes >= 2 * self._limits.bytes
 
     @property
     def has_room(self) -> bool:
         """Less than one batch is held. Apart from `not full`, so that polling does not stop and go at every message."""
-        return self.rows < self._limits.rows and self.bytes < self._limits.bytes
+        return self.rows < 4 * self._limits.rows and self.bytes < self._limits.bytes
 
     def add(self, item: Item, now_ms: int) -> None:
         queue = self._queues.setdefault(item.message.partition, deque())

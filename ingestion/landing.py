@@ -20,9 +20,12 @@ from cartoray.steps import CleanupNodes, DeriveLinks, Settle, Step
 from cartoray.wire import Origin
 from ingestion.attempts import Attempts
 from ingestion.batching import QueryItem, RowsItem, groups, split
+from ingestion.bookkeeper import Bookkeeper
 from ingestion.deferred import Read, settle
 from ingestion.derivations import derivation
+from ingestion.effects import properties_set
 from ingestion.first_sight import FirstSight, Key
+from ingestion.ledger import Mark
 from ingestion.recovery import Bisect, Halve
 from ingestion.statements import Index, Relationship, Statements, cleanups, statements
 from ingestion.units import Unit, units
@@ -48,11 +51,13 @@ class Landing:
         attempts: Attempts,
         read: Read,
         abandoned: Callable[[], bool],
-        sight: FirstSight,
         *,
+        sight: FirstSight,
+        books: Bookkeeper,
         rows_max: int,
     ) -> None:
         self._sight = sight
+        self._books = books
         self._writer = writer
         self._attempts = attempts
         self._read = read
@@ -93,9 +98,15 @@ class Landing:
             labels = self._certain(self._writer.labels)
             for run in new:
                 self._sight.begin(run, labels)
+                self._books.begin(run[0], self._newest, self._writer.commits)
+
+    def _newest(self) -> Mark | None:
+        self._certain(self._writer.labels)
+        return self._writer.newest
 
     def _write(self, items: Sequence[RowsItem]) -> list[Missing]:
-        return self._writer.write(groups(items, lambda schema: statements(schema).labels), self._abandoned)
+        together = groups(items, lambda schema: statements(schema).labels)
+        return self._writer.write(together, self._abandoned, self._books.ledger.trust)
 
     # ---- steps -------------------------------------------------------------------------------------------------
 
@@ -173,6 +184,8 @@ class Landing:
         """Whether it is a cleanup that can find nothing."""
         cleanup, run_id = item.query.cleanup, item.origin.run_id
         tag = item.query.parameters.get("UPDATE_TAG")
+        if cleanup is None:
+            self._books.ledger.queried(properties_set(item.query.text))
         if cleanup is None or not isinstance(tag, int):
             self._sight.ran(run_id)
             return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +13,9 @@ from cartoray.messages import Message
 from cartoray.wire import Columns, decode_rows, rows_header
 from ingestion.batching import Group, RowsItem
 from ingestion.fingerprint import key_of
+from ingestion.ledger import NO_TRUST, Trust
 from ingestion.statements import Relationship, Statements, statements
 from ingestion.table import Rows
-
-Salt = Callable[[RowsItem], bytes | None]
-"""What fingerprints of an item's rows are keyed with; None: they are to have none."""
 
 Row = list[Any]
 
@@ -44,18 +42,24 @@ class Prepared:
     def item(self, number: int) -> RowsItem:
         return self.items[self.places[number][0]]
 
-    def keys(self) -> list[Row]:
-        """[id, load, number, fingerprint] of rows that have a fingerprint, and an id that no other row has.
+    def keys(self, fields_at: Sequence[int] = ()) -> list[Row]:
+        """[id, load, number, fingerprint, value, …] of rows that have a fingerprint, and an id that no other row has.
 
         Of several rows the last one must win, also over one that is in the graph until then.
         """
         known = [number for number, value in enumerate(self.fingerprints) if value is not None]
         times = Counter(self.ids[number] for number in known)
-        return [
+        keys = [
             [self.ids[number], self.load_of[self.places[number][0]], number, self.fingerprints[number]]
             for number in known
             if times[self.ids[number]] == 1
         ]
+        for at in fields_at:
+            columns = [item.rows.column(at) for item in self.items]
+            for key in keys:
+                item, place = self.places[key[2]]
+                key.append(columns[item][place])
+        return keys
 
     def rows(self, numbers: Sequence[int]) -> list[Row]:
         """[value, …, load, number, fingerprint] of each."""
@@ -121,12 +125,8 @@ def decode(message: Message) -> RowsItem:
     return RowsItem(message, header, Rows(columns, schema.fields), constants=kept)
 
 
-def no_salt(_: RowsItem) -> None:
-    return None
-
-
-def prepare(group: Group, schema: Statements, salt: Salt = no_salt) -> Prepared:
-    """Rows of all items, sorted by id, and the loads that they refer to."""
+def prepare(group: Group, schema: Statements, trust: Trust = NO_TRUST) -> Prepared:
+    """Rows of all items, sorted by id, and the loads that they refer to. They have fingerprints if their run has."""
     loads: list[dict[str, Any]] = []
     numbers: dict[tuple[Any, ...], int] = {}
     load_of: list[int] = []
@@ -141,7 +141,7 @@ def prepare(group: Group, schema: Statements, salt: Salt = no_salt) -> Prepared:
         load_of.append(numbers[key])
         places += [(number, place) for place in range(len(item.rows))]
         ids += item.rows.column(schema.id_at) if schema.id_at is not None else [None] * len(item.rows)
-        prints += _fingerprints(item, schema, salt(item))
+        prints += _fingerprints(item, schema, trust.salts.get(item.header.run_id))
     if schema.id_at is not None:
         with suppress(TypeError):  # ids that cannot be compared, such as lists: Neo4j will say what it thinks of them
             order = sorted(range(len(ids)), key=lambda at: _sortable(ids[at]))

@@ -37,6 +37,7 @@ from cartoray.topics import group, topics
 from cartoray.wire import decode_step, kind_of, origin
 from ingestion.attempts import Attempts
 from ingestion.batching import Batch, Batcher, Item, Limits, QueryItem, RowsItem, StepItem
+from ingestion.bookkeeper import Bookkeeper
 from ingestion.first_sight import FirstSight
 from ingestion.landing import Landing, Outcome
 from ingestion.recovery import backoff_s
@@ -150,6 +151,9 @@ class Sink:
     def _serve(self, stop: threading.Event, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
         self._publisher = Publisher(self._settings.kafka, self._name)
+        self._books = Bookkeeper(
+            self._settings.kafka, self._publisher, fingerprints=self._settings.ingestion.fingerprints
+        )
         self._consumer = GroupConsumer(
             self._settings.kafka,
             topic=self._topics.data.name,
@@ -271,7 +275,8 @@ class Sink:
             Attempts(self._settings.ingestion.retries_max, pause, self._note),
             self._read,
             lambda: abandon.is_set() or self._stopping.is_set(),
-            sight,
+            sight=sight,
+            books=self._books,
             rows_max=self._settings.ingestion.batch_rows,
         )
         if batch.step is not None:
@@ -295,7 +300,7 @@ class Sink:
                     reports += self._refuse(rows.message, outcome)
                 else:
                     self._rows_landed += len(rows.rows)
-        _acknowledged(reports)  # 2
+        _acknowledged((*reports, *self._books.count(self._writer.commits)))  # 2
         self._on_point("after_report")
 
     def _note(self, trouble: str) -> None:

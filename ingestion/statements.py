@@ -5,7 +5,7 @@ values reach them is rewritten. Rows travel as lists, because parsing maps cost 
 
     $rows    [[v0, v1, …, load, row, fingerprint], …]    values in the order of `schemas.fields`, numbers of the load
                                                          and of the row
-    $keys    [[id, load, row, fingerprint], …]           the same without values
+    $keys    [[id, load, row, fingerprint, …], …]        the same without values, but for a few
     $loads   [{AWS_ID: …, Region: …, lastupdated: …}, …]    what stock passes as kwargs, for an account, region, run
 
 Stock writes a node and its relationships in one statement, and a relationship whose other end is missing is silently
@@ -107,13 +107,21 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Statements:
-    """All that is ever run for one schema: of nodes with their relationships, or of a matchlink, which has no nodes.
+class Touch:
+    """What recognises nodes that are as they should be, without the values of their rows.
 
-    `nodes` takes $rows and $loads. `touch` takes $keys and $loads: nodes that carry their row's fingerprint, and have
-    the relationships that follow from their load, get their `lastupdated`, these relationships as well; it answers the
-    numbers of these rows. Where it is None, fingerprints are not relied on.
+    It takes $keys, which end with the values of the fields at `fields_at`, $loads, and $none as the comparison does. If
+    a node carries the fingerprint of its row, and has the relationships that are `touched`, all of these get their
+    `lastupdated`. It answers the numbers of the rows of which this is so.
     """
+
+    query: str
+    fields_at: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Statements:
+    """What is run for one schema: of nodes with their relationships, or of a matchlink, which has no nodes."""
 
     path: str
     labels: frozenset[str]  # own, extra and conditional ones; of a matchlink those of its ends
@@ -121,7 +129,6 @@ class Statements:
     constants: tuple[str, ...]
     id_at: int | None
     nodes: str | None
-    touch: str | None
     compare: Comparison | None
     relationships: tuple[Relationship, ...]
     indexes: tuple[Index, ...]
@@ -148,7 +155,6 @@ def statements(path: str) -> Statements:
         constants=schemas.constants(path),
         id_at=None if id_ref.set_in_kwargs else fields.index(id_ref.name),
         nodes=nodes,
-        touch=_touch(schema, nodes),
         compare=_comparison(nodes, schema.label, len(fields)),
         relationships=relationships,
         indexes=tuple(index(query, schema.label) for query in schemas.index_queries(path)),
@@ -188,7 +194,6 @@ def _matchlink(path: str) -> Statements:
         constants=schemas.constants(path),
         id_at=None,
         nodes=None,
-        touch=None,
         compare=None,
         relationships=(link,),
         indexes=tuple(index(query) for query in schemas.index_queries(path)),
@@ -238,30 +243,50 @@ def _nodes(schema: CartographyNodeSchema, fields: Sequence[str]) -> str:
     return f"UNWIND $rows AS item\nWITH item, $loads[item[{len(fields)}]] AS load\n{body}"
 
 
-def _touch(schema: CartographyNodeSchema, nodes: str) -> str | None:
-    """None where labels depend on properties: others may set these labels too, so they are written with the node."""
-    id_ref: PropertyRef = schema.properties.id
-    if id_ref.set_in_kwargs or "FOREACH" in nodes:
+@lru_cache(maxsize=4096)
+def touch(path: str, volatile: frozenset[str]) -> Touch | None:
+    """None where labels depend on properties: others may set these labels too, so they are written with the node.
+
+    `volatile` properties may be others than those that a fingerprint was made of. Their values are compared.
+    """
+    if schemas.is_matchlink(path):
         return None
-    assigned = _assigned(nodes, schema.label)
+    schema, made = schemas.node_schema(path), statements(path)
+    if made.nodes is None or made.id_at is None or "FOREACH" in made.nodes:
+        return None
+    assigned = _assigned(made.nodes, schema.label)
+    places: dict[str, int] = {}
+
+    def place(found: re.Match[str]) -> str:
+        return f"item[{4 + places.setdefault(found[1], len(places))}]"
+
+    # where the graph is newer, what follows would take it back
+    wanted = [f"i.{PROPERTY} = item[3]", "i.lastupdated <= load.lastupdated", *_carries(assigned.labels)]
+    for name in sorted(volatile & assigned.properties.keys()):
+        value = re.sub(r"\bitem\[(\d+)\]", place, assigned.properties[name])
+        wanted.append(f"coalesce(i.{name}, $none) = coalesce({value}, $none)")
     lines = [
+        "UNWIND $keys AS item",
+        "WITH item, $loads[item[1]] AS load",
         f"MATCH (i:{schema.label}{{id: item[0]}})",
-        f"WHERE {' AND '.join((f'i.{PROPERTY} = item[3]', *_carries(assigned.labels)))}",
+        f"WHERE {' AND '.join(wanted)}",
     ]
-    sets = [f"SET i.lastupdated = {assigned.last_updated}"]
+    sets = ["SET i.lastupdated = load.lastupdated"]
     for number, relationship in enumerate(each for each in schemas.relationships(schema) if _is_touched(each)):
         r, n = f"r{number}", f"n{number}"
         left, right = _arrow(relationship)
-        wanted = [f"{n}.id = {asdict(relationship.target_node_matcher)['id']}"]
-        wanted += [f"{r}.{name} = {value}" for name, value in _written(relationship).items() if name != "lastupdated"]
+        ends = [
+            f"{n}.id = {asdict(relationship.target_node_matcher)['id']}",
+            f"{r}.lastupdated <= {relationship.properties.lastupdated}",
+        ]
+        ends += [f"{r}.{name} = {value}" for name, value in _written(relationship).items() if name != "lastupdated"]
         lines += [
             f"MATCH (i){left}[{r}:{relationship.rel_label}]{right}({n}:{relationship.target_node_label})",
-            f"WHERE {' AND '.join(wanted)}",
+            rewritten(f"WHERE {' AND '.join(ends)}", {}),
         ]
-        sets.append(f"{r}.lastupdated = {relationship.properties.lastupdated}")
-    head = "UNWIND $keys AS item\nWITH item, $loads[item[1]] AS load"
-    body = rewritten("\n".join((*lines, ",\n    ".join(sets))), {})
-    return f"{head}\n{body}\nRETURN collect(DISTINCT item[2])"
+        sets.append(f"{r}.lastupdated = load.lastupdated")
+    query = "\n".join((*lines, ",\n    ".join(sets), "RETURN collect(DISTINCT item[2])"))
+    return Touch(query, tuple(int(at) for at in places))
 
 
 def _is_touched(relationship: CartographyRelSchema) -> bool:

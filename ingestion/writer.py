@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,18 +27,17 @@ from cartoray.graph_driver import open_driver
 from cartoray.queries import Query
 from cartoray.settings import Neo4jSettings, variable
 from ingestion.batching import Group, RowsItem
+from ingestion.ledger import NO_TRUST, Mark, Trust, mark
 from ingestion.recovery import UNREACHABLE, VALUE, Failure, GiveUp, decide
 from ingestion.rows import (
     Changes,
     Prepared,
     RelationshipRows,
-    Salt,
     changed,
-    no_salt,
     prepare,
     relationship_rows,
 )
-from ingestion.statements import Index, Relationship, Statements, statements
+from ingestion.statements import Index, Relationship, Statements, statements, touch
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +112,8 @@ class Writer:
         self._ensured: set[str] = set()
         self._compare_after: dict[str, int] = {}  # schema → batches to be written without comparing
         self.rows_unchanged = 0  # since the start, in transactions that were committed or not
+        self.commits: Counter[str] = Counter()  # by database, of transactions that surely changed something
+        self.newest: Mark | None = None  # transaction of the database, as of the end of the last one of ours
         self._present: dict[tuple[str, tuple[str, ...]], _Present] | None = None
         self._owed: list[str] = []  # queries of indexes that are to be made soon
         self._owed_since_s = 0.0
@@ -144,7 +146,7 @@ class Writer:
         return GraphCounts(nodes, labels, types)
 
     def labels(self) -> frozenset[str]:
-        """Those that have nodes. Raises WriteFailed."""
+        """Those that have nodes. Sets `newest`, as all that is asked. Raises WriteFailed."""
         return frozenset(name for (name,) in self._run("CALL db.labels()"))
 
     def _counts(self, names: str, query: str) -> dict[str, int]:
@@ -155,12 +157,11 @@ class Writer:
     # ---- rows --------------------------------------------------------------------------------------------------
 
     def write(
-        self, groups: Sequence[Group], abandoned: Callable[[], bool] = _never, salt: Salt = no_salt
+        self, groups: Sequence[Group], abandoned: Callable[[], bool] = _never, trust: Trust = NO_TRUST
     ) -> list[Missing]:
         """All nodes, then all relationships of `groups`, in one transaction. What could not be related is answered.
 
-        Nodes get fingerprints that are keyed with the `salt` of their item, and those that have theirs are left as
-        they are. Raises WriteFailed, and Abandoned when `abandoned()` became true on the way.
+        Raises WriteFailed, and Abandoned when `abandoned()` became true on the way.
         """
         work = []
         self._look([group.schema for group in groups if group.schema not in self._ensured])
@@ -168,7 +169,7 @@ class Writer:
             schema = statements(group.schema)
             self.ensure(schema.path, schema.indexes, soon=True)
             try:
-                work.append((schema, prepare(group, schema, salt)))
+                work.append((schema, prepare(group, schema, trust)))
             except (TypeError, ValueError) as error:
                 raise WriteFailed(Failure(VALUE, _said(error))) from error
         with self._transaction() as transaction:
@@ -176,7 +177,7 @@ class Writer:
             for schema, prepared in work:
                 if abandoned():
                     raise Abandoned
-                written.append(self._write_nodes(transaction, schema, prepared))
+                written.append(self._write_nodes(transaction, schema, prepared, trust.volatile))
             missing: list[Missing] = []
             for (schema, prepared), rest in zip(work, written, strict=True):
                 missing += _relate(transaction, schema, prepared, rest, abandoned)
@@ -190,40 +191,33 @@ class Writer:
         labels = self.labels() if unseen else frozenset()
         self._compare_after |= {path: _NEW_BATCHES for path in unseen if schemas.label(path) not in labels}
 
-    def _write_nodes(self, transaction: neo4j.Transaction, schema: Statements, prepared: Prepared) -> Sequence[int]:
+    def _write_nodes(
+        self, transaction: _Transaction, schema: Statements, prepared: Prepared, volatile: frozenset[str]
+    ) -> Sequence[int]:
         """Answers the numbers of the rows whose relationships have to be written."""
         if schema.nodes is None:
             return range(len(prepared))
         skip = self._compare_after.get(schema.path, 0)
         self._compare_after[schema.path] = max(0, skip - 1)
-        rest = range(len(prepared)) if skip else self._touch(transaction, schema, prepared)
+        rest = range(len(prepared)) if skip else _touch(transaction, schema, prepared, volatile)
         changes = Changes(list(rest), []) if skip else self._changes(transaction, schema, prepared, rest)
         if changes.whole:
             rows = prepared.rows(changes.whole)
-            transaction.run(schema.nodes, rows=rows, loads=prepared.loads).consume()
+            transaction.run(schema.nodes, rows=rows, loads=prepared.loads)
         if changes.parts and schema.compare is not None:
-            transaction.run(schema.compare.apply, changes=changes.parts).consume()
+            transaction.run(schema.compare.apply, changes=changes.parts)
         self.rows_unchanged += len(prepared) - len(changes.whole) - len(changes.parts)
         return rest
 
-    def _touch(self, transaction: neo4j.Transaction, schema: Statements, prepared: Prepared) -> Sequence[int]:
-        """Answers the numbers of the rows that are left to be compared."""
-        keys = prepared.keys() if schema.touch is not None else []
-        if not keys:
-            return range(len(prepared))
-        result = transaction.run(schema.touch or "", keys=keys, loads=prepared.loads)
-        found = set(result.single(strict=True)[0])
-        return [number for number in range(len(prepared)) if number not in found]
-
     def _changes(
-        self, transaction: neo4j.Transaction, schema: Statements, prepared: Prepared, numbers: Sequence[int]
+        self, transaction: _Transaction, schema: Statements, prepared: Prepared, numbers: Sequence[int]
     ) -> Changes:
         """What is not in the graph as it should be. Nodes that are there get their `lastupdated` on the way."""
         if schema.compare is None or not numbers:
             return Changes(list(numbers), [])
         rows = prepared.rows(numbers)
         result = transaction.run(schema.compare.query, rows=rows, loads=prepared.loads, none=_NONE)
-        changes = changed(prepared, schema, numbers, result.single(strict=True)[0], _NONE)
+        changes = changed(prepared, schema, numbers, result.only, _NONE)
         if len(changes.whole) * 10 > len(prepared) * 9:
             self._compare_after[schema.path] = _NEW_BATCHES
         return changes
@@ -247,11 +241,10 @@ class Writer:
     def delete(self, query: str, parameters: Mapping[str, Any]) -> Deleted:
         """One round of a cleanup statement. Raises WriteFailed."""
         with self._transaction() as transaction:
-            result = transaction.run(query, dict(parameters))
-            seen = sum(result.value())
-            counters = result.consume().counters
+            result = transaction.run(query, **parameters)
             transaction.commit()
-        return Deleted(seen, counters.nodes_deleted, counters.relationships_deleted)
+        seen = sum(value for (value,) in result.records)
+        return Deleted(seen, result.counters.nodes_deleted, result.counters.relationships_deleted)
 
     def query(self, query: Query) -> Answer:
         """Runs what a producer wrote, in a transaction of its own. Raises WriteFailed."""
@@ -286,9 +279,9 @@ class Writer:
     def link(self, query: str, parameters: Mapping[str, Any]) -> int:
         """Runs a derivation; answers how many relationships are new. Raises WriteFailed."""
         with self._transaction() as transaction:
-            created = transaction.run(query, dict(parameters)).consume().counters.relationships_created
+            result = transaction.run(query, **parameters)
             transaction.commit()
-        return created
+        return result.counters.relationships_created
 
     # ---- indexes -----------------------------------------------------------------------------------------------
 
@@ -328,7 +321,7 @@ class Writer:
             def make() -> None:
                 with self._transaction() as transaction:
                     for query in self._owed:
-                        transaction.run(query).consume()
+                        transaction.run(query)
                     transaction.commit()
 
             self._racing(make)
@@ -382,19 +375,21 @@ class Writer:
     def _run(self, query: str) -> list[list[Any]]:
         """A statement alone, such as one on the schema."""
         with self._transaction() as transaction:
-            values = transaction.run(query).values()
+            result = transaction.run(query)
             transaction.commit()
-        return values
+        return result.records
 
     @contextmanager
-    def _transaction(self) -> Iterator[neo4j.Transaction]:
+    def _transaction(self) -> Iterator[_Transaction]:
         """Rolled back unless the block committed. Raises WriteFailed for whatever server or driver raise."""
         try:
-            with (
-                self._driver.session(database=self._settings.database) as session,
-                session.begin_transaction(timeout=self._settings.transaction_timeout_s) as transaction,
-            ):
-                yield transaction
+            with self._driver.session(database=self._settings.database) as session:
+                with session.begin_transaction(timeout=self._settings.transaction_timeout_s) as inner:
+                    transaction = _Transaction(inner)
+                    yield transaction
+                self.newest = mark(session.last_bookmarks().raw_values)
+                if self.newest is not None and transaction.committed and transaction.changed:
+                    self.commits[self.newest.database] += 1
         except AuthError as error:
             raise WriteFailed(Failure(error.code or "Neo.ClientError.Security.Unauthorized", _said(error))) from error
         except Neo4jError as error:
@@ -403,6 +398,42 @@ class Writer:
             raise WriteFailed(Failure(UNREACHABLE, _said(error))) from error
         except (ValueError, TypeError, OverflowError) as error:
             raise WriteFailed(Failure(VALUE, _said(error))) from error
+
+
+@dataclass(frozen=True)
+class _Result:
+    """All that a statement answered."""
+
+    keys: tuple[str, ...]
+    records: list[list[Any]]
+    counters: neo4j.SummaryCounters
+
+    @property
+    def only(self) -> Any:
+        """The one value of its one record."""
+        ((value,),) = self.records
+        return value
+
+
+class _Transaction:
+    """The driver's, and whether it surely changed something: what it made and deleted again would be no change."""
+
+    def __init__(self, inner: neo4j.Transaction) -> None:
+        self._inner = inner
+        self.changed = self.committed = False
+
+    def run(self, query: str, /, **parameters: Any) -> _Result:
+        result = self._inner.run(query, parameters)
+        keys, records = tuple(result.keys()), result.values()
+        counters = result.consume().counters
+        undone = counters.nodes_created and counters.nodes_deleted
+        undone = undone or (counters.relationships_created and counters.relationships_deleted)
+        self.changed = self.changed or bool(counters.contains_updates and not undone)
+        return _Result(keys, records, counters)
+
+    def commit(self) -> None:
+        self._inner.commit()
+        self.committed = True
 
 
 @dataclass(frozen=True)
@@ -442,12 +473,11 @@ def _on_schema(query: Query) -> bool:
     return _ON_SCHEMA.match(query.text) is not None
 
 
-def _run(transaction: neo4j.Transaction, query: Query) -> Answer:
-    result = transaction.run(query.text, dict(query.parameters))
-    keys = tuple(result.keys())
-    records = [[_plain(value) for value in record] for record in result.values()]
-    counters = result.consume().counters
-    return Answer({name: value for name in _COUNTERS if (value := getattr(counters, name))}, keys, records)
+def _run(transaction: _Transaction, query: Query) -> Answer:
+    result = transaction.run(query.text, **query.parameters)
+    records = [[_plain(value) for value in record] for record in result.records]
+    counters = {name: value for name in _COUNTERS if (value := getattr(result.counters, name))}
+    return Answer(counters, result.keys, records)
 
 
 def _plain(value: Any) -> Any:
@@ -465,8 +495,21 @@ def _said(error: BaseException) -> str:
     return str(getattr(error, "message", None) or error).split("\n", 1)[0][:500]
 
 
+def _touch(
+    transaction: _Transaction, schema: Statements, prepared: Prepared, volatile: frozenset[str]
+) -> Sequence[int]:
+    """Answers the numbers of the rows that are left to be compared."""
+    statement = touch(schema.path, volatile)
+    keys = prepared.keys(statement.fields_at) if statement is not None else []
+    if statement is None or not keys:
+        return range(len(prepared))
+    result = transaction.run(statement.query, keys=keys, loads=prepared.loads, none=_NONE)
+    found = set(result.only)
+    return [number for number in range(len(prepared)) if number not in found]
+
+
 def _relate(
-    transaction: neo4j.Transaction,
+    transaction: _Transaction,
     schema: Statements,
     prepared: Prepared,
     rest: Sequence[int],
@@ -487,7 +530,7 @@ def _relate(
         yield from counts.values()
 
 
-def _absent(transaction: neo4j.Transaction, rows: RelationshipRows) -> list[int]:
+def _absent(transaction: _Transaction, rows: RelationshipRows) -> list[int]:
     """Runs the statement; answers the numbers of the rows for which an end was not there."""
-    found = set(transaction.run(rows.relationship.query, rows.parameters).single(strict=True)[0])
+    found = set(transaction.run(rows.relationship.query, **rows.parameters).only)
     return [number for number in range(len(rows.rows)) if number not in found]

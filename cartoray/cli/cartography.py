@@ -39,7 +39,7 @@ def cartography(
             highlight=False,
         )
     names = topics(config.kafka)
-    Admin(config.kafka).ensure([names.jobs, names.data, names.events, names.dead_letters])
+    Admin(config.kafka).ensure(names)
 
     from actors.wrapped.command import run_cartography
     from actors.wrapped.session import GraphDriver

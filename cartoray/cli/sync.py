@@ -218,7 +218,7 @@ def publish(kafka: KafkaSettings, run: Run, jobs: tuple[Job, ...]) -> None:
     The plan goes first and a mark that nothing is missing last: a run without it was cut off, and never cleans up.
     """
     names = topics(kafka)
-    Admin(kafka).ensure([names.jobs, names.data, names.events, names.dead_letters])
+    Admin(kafka).ensure(names)
     publisher = Publisher(kafka, "cartoray-sync")
     try:
         planned, published = RunPlanned(run=run), RunPublished(run_id=run.run_id)

@@ -102,7 +102,7 @@ class Driver:
         """
         settings = self._settings
         names = topics(settings.kafka)
-        Admin(settings.kafka).ensure([names.jobs, names.data, names.events, names.dead_letters])
+        Admin(settings.kafka).ensure(names)
         check_graph(settings.neo4j)
         sizes = settings.intel.actors, settings.ingestion.actors
         with _ray(sum(sizes), dashboard=self._dashboard) as (address, dashboard_url):

@@ -11,6 +11,7 @@ import neo4j
 from cartoray import schemas, wire
 from cartoray.messages import Message
 from ingestion.batching import Group, RowsItem, groups
+from ingestion.fingerprint import PROPERTY
 from ingestion.rows import decode
 from ingestion.statements import statements
 
@@ -135,7 +136,7 @@ def wipe(driver: neo4j.Driver) -> None:
 
 
 def snapshot(driver: neo4j.Driver) -> tuple[Counter[str], Counter[str]]:
-    """All nodes and relationships with all properties but `firstseen`, in a form that compares and prints well."""
+    """All nodes and relationships with all properties of stock's but `firstseen`, in a form that prints well."""
     nodes = run(driver, "MATCH (n) RETURN labels(n), properties(n)")
     relationships = run(driver, "MATCH (a)-[r]->(b) RETURN labels(a), a.id, type(r), properties(r), labels(b), b.id")
     return (
@@ -148,4 +149,4 @@ def snapshot(driver: neo4j.Driver) -> tuple[Counter[str], Counter[str]]:
 
 
 def _shown(properties: Mapping[str, Any]) -> str:
-    return repr(sorted((name, value) for name, value in properties.items() if name != "firstseen"))
+    return repr(sorted((name, value) for name, value in properties.items() if name not in ("firstseen", PROPERTY)))

@@ -50,7 +50,7 @@ class Bench:
         kafka = settings.kafka.model_copy(update={"topic_prefix": f"t{secrets.token_hex(4)}.", "data_partitions": 2})
         self.settings = settings.model_copy(update={"kafka": kafka})
         self.topics: Topics = topics(kafka)
-        Admin(kafka).ensure([self.topics.data, self.topics.events, self.topics.dead_letters])
+        Admin(kafka).ensure(self.topics)
         self.publisher = Publisher(kafka, "test")
 
     def publish(self, messages: Iterable[Message]) -> list[tuple[int, int]]:

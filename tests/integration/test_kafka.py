@@ -24,7 +24,7 @@ def kafka(stack_settings: Settings, request: pytest.FixtureRequest) -> KafkaSett
     prefix = f"{request.node.name[:40]}-{uuid.uuid4().hex[:6]}."
     settings = stack_settings.kafka.model_copy(update={"topic_prefix": prefix, "data_partitions": 2})
     names = topics(settings)
-    Admin(settings).ensure([names.jobs, names.data, names.events, names.dead_letters])
+    Admin(settings).ensure(names)
     return settings
 
 
@@ -40,7 +40,7 @@ def publish(settings: KafkaSettings, topic: str, count: int, key: bytes = b"k") 
 def test_topics_are_created_once_and_checked_when_present(kafka: KafkaSettings) -> None:
     names = topics(kafka)
     admin = Admin(kafka)
-    admin.ensure([names.jobs, names.data, names.events, names.dead_letters])
+    admin.ensure(names)
     assert len(admin.partitions(names.data.name)) == 2
     with pytest.raises(SettingError, match=r"cleanup\.policy=compact,delete"):
         admin.ensure([Topic(names.events.name, 1, {"cleanup.policy": "delete"})])

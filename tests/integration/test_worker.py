@@ -109,7 +109,7 @@ class Bench:
         limits = settings.intel.model_copy(update={"jobs_per_actor": 4, "calls_per_actor": 8} | intel)
         self.settings = settings.model_copy(update={"kafka": kafka, "intel": limits})
         self.topics: Topics = topics(kafka)
-        Admin(kafka).ensure([self.topics.jobs, self.topics.data, self.topics.events, self.topics.dead_letters])
+        Admin(kafka).ensure(self.topics)
         self.publisher = Publisher(kafka, "test")
         self.cloud = MemoryCloud()
         self.errors: list[BaseException] = []  # of members that ended by one

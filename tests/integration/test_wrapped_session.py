@@ -55,7 +55,7 @@ class Bench:
         kafka = type(settings.kafka).model_validate(settings.kafka.model_dump() | changed)
         self.settings = settings.model_copy(update={"kafka": kafka})
         self.topics: Topics = topics(kafka)
-        Admin(kafka).ensure([self.topics.data, self.topics.events, self.topics.dead_letters])
+        Admin(kafka).ensure(self.topics)
 
     @contextmanager
     def serving(self, settings: Settings | None = None) -> Iterator[None]:

@@ -80,7 +80,7 @@ def settings(stack_settings: Settings) -> Settings:
     kafka = stack_settings.kafka.model_copy(update={"topic_prefix": "judge.", "data_partitions": 1})
     ingestion = stack_settings.ingestion.model_copy(update={"batch_age_ms": 20})  # a session waits at every read
     wanted = topics(kafka)
-    Admin(kafka).ensure([wanted.data, wanted.events, wanted.dead_letters])
+    Admin(kafka).ensure(wanted)
     return stack_settings.model_copy(update={"kafka": kafka, "ingestion": ingestion})
 
 

@@ -2,7 +2,8 @@
 
 A node is known by its own label, as the schemas give it, and its `id`; a relationship by its type and its two ends.
 The values of `lastupdated` and `firstseen` are left out, since two syncs never have the same. What they must have in
-common is compared in their place: whether the node is there since a sync, and whether it is of the latest one.
+common is compared in their place: whether the node is there since a sync, and whether it is of the latest one. Of the
+properties that only cartoray writes, none is compared.
 
 What belongs to the modules follows from their declarations, so a new module widens the comparison by itself.
 """
@@ -23,8 +24,10 @@ from cartography.models.core.nodes import CartographyNodeSchema
 
 from actors.modules import NativeModule
 from cartoray import schemas
+from ingestion.fingerprint import PROPERTY
 
 TIMESTAMPS = frozenset({"lastupdated", "firstseen"})
+OURS = frozenset({PROPERTY})
 _SET = re.compile(r"\bi\.(\w+) =")
 
 
@@ -183,7 +186,7 @@ def from_records(
 
 
 def _compared(properties: Mapping[str, Any], without: frozenset[str], update_tag: int) -> Properties:
-    taken = {name: canonical(value) for name, value in properties.items() if name not in without | TIMESTAMPS}
+    taken = {name: canonical(value) for name, value in properties.items() if name not in without | TIMESTAMPS | OURS}
     if "lastupdated" in properties:
         last = properties["lastupdated"]
         latest = type(last) is int and last == update_tag

@@ -24,6 +24,7 @@ from support.commands import environment
 from support.databases import empty, open_graph
 
 from cartoray.settings import Neo4jSettings, Settings
+from ingestion.fingerprint import PROPERTY
 
 TAG = 1_700_000_000
 TIMEOUT_S = 300
@@ -118,8 +119,12 @@ def everything(driver: neo4j.Driver) -> Graph:
 
 
 def _compared(properties: Mapping[str, Any]) -> Properties:
-    """Everything but the moment of `firstseen`, which is the database's clock."""
-    return {name: type(each).__name__ if name == "firstseen" else canonical(each) for name, each in properties.items()}
+    """Everything that stock has but the moment of `firstseen`, which is the database's clock."""
+    return {
+        name: type(each).__name__ if name == "firstseen" else canonical(each)
+        for name, each in properties.items()
+        if name != PROPERTY
+    }
 
 
 def labels_of(graph: Graph) -> set[str]:

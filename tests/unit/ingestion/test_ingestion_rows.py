@@ -11,7 +11,8 @@ from cartoray.events import Deferral
 from cartoray.messages import Message
 from ingestion.batching import Group, RowsItem
 from ingestion.deferred import settle
-from ingestion.rows import Changes, Prepared, Salt, changed, decode, no_salt, prepare, relationship_rows
+from ingestion.ledger import NO_TRUST, Trust
+from ingestion.rows import Changes, Prepared, changed, decode, prepare, relationship_rows
 from ingestion.statements import Relationship, Statements, statements
 
 PATH = "cartography.models.aws.ec2.security_groups:EC2SecurityGroupSchema"
@@ -28,8 +29,8 @@ def message(
     return Message("graph_data", 0, offset, b"1", value, dict(wire.rows_headers(header)) | headers)
 
 
-def prepared(*messages: Message, salt: Salt = no_salt) -> Prepared:
-    return prepare(Group(PATH, tuple(decode(each) for each in messages)), SCHEMA, salt)
+def prepared(*messages: Message, trust: Trust = NO_TRUST) -> Prepared:
+    return prepare(Group(PATH, tuple(decode(each) for each in messages)), SCHEMA, trust)
 
 
 def ids(rows: Iterable[Sequence[Any]]) -> list[Any]:
@@ -78,9 +79,11 @@ def test_of_ids_with_several_rows_all_are_written_if_one_changed() -> None:
 
 
 def test_rows_that_share_an_id_are_not_found_by_fingerprint() -> None:
-    found = prepared(message([{"GroupId": each} for each in "aabc"]), salt=lambda _: b"salt")
-    keys = found.keys()
-    assert [(id_, load, number) for id_, load, number, _ in keys] == [("b", 0, 2), ("c", 0, 3)]
+    rows = [{"GroupId": each, "GroupName": f"the {each}"} for each in "aabc"]
+    found = prepared(message(rows), trust=Trust({"run": b"salt"}))
+    keys = found.keys([SCHEMA.fields.index("GroupName")])
+    assert [(*key[:3], key[4]) for key in keys] == [("b", 0, 2, "the b"), ("c", 0, 3, "the c")]
+    assert prepared(message(rows), trust=Trust({"another run": b"salt"})).keys() == []
     assert prepared(message([{"GroupId": "a"}])).keys() == []
 
 

@@ -18,7 +18,8 @@ REGION = r"^[a-z]{2,5}(-[a-z]+)+-\d$"  # us-east-1, us-gov-west-1, eusc-de-east-
 
 AccountId = Annotated[str, Field(pattern=INSTANCE)]
 Region = Annotated[str, Field(pattern=REGION)]
-JobId = Annotated[str, Field(pattern=r"^[^/]+/[^/]+/[^/]+$")]  # as `job_id` makes them
+JOB_ID = r"^[^/]+/[^/]+/[^/]+$"  # as `job_id` makes them
+JobId = Annotated[str, Field(pattern=JOB_ID)]
 Provider = Literal["aws", "cartography"]
 
 

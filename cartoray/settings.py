@@ -105,7 +105,9 @@ class IngestionSettings(_Group):
         ge=1,
         description="of one transaction at most; more is not faster, and takes 150 KB of Neo4j's heap a row",
     )
-    batch_bytes: int = Field(8_000_000, ge=1, description="of messages in one transaction at most")
+    batch_bytes: int = Field(
+        8_000_000, ge=1, description="of rows in one transaction at most; an actor holds the rows of eight, or bytes"
+    )
     batch_age_ms: int = Field(100, ge=0, description="that a message waits for others at most")
     fingerprints: bool = Field(
         True,

@@ -20,6 +20,7 @@ process). Extension types, dictionaries and pickles are refused.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from cartoray.errors import RowRejected, UnreadableMessage
-from cartoray.jobs import FORMAT_VERSION
+from cartoray.jobs import FORMAT_VERSION, JOB_ID
 from cartoray.steps import Step
 
 Row = Mapping[str, Any]
@@ -343,10 +344,13 @@ def kind_of(headers: Mapping[str, bytes]) -> Literal["rows", "step", "query"]:
 def origin(headers: Mapping[str, bytes]) -> Origin:
     """Raises UnreadableMessage naming the header that is missing or wrong."""
     try:
+        job_id = headers["job"].decode()
+        if not re.match(JOB_ID, job_id):
+            raise ValueError(f"{job_id!r:.80} is no job")
         return Origin(
             run_id=headers["run"].decode(),
             update_tag=int(headers["tag"]),
-            job_id=headers["job"].decode(),
+            job_id=job_id,
             attempt=headers["attempt"].decode(),
             sequence=int(headers["sequence"]),
         )

@@ -64,6 +64,7 @@ Barrier = StepItem | QueryItem
 
 Item = RowsItem | Barrier
 
+HELD_MAX = 8  # batches: the client fetches again after each pause, and by then the writer must not be idle
 QUERIES_MAX = 50  # in one batch: by then the commit and the answers cost little a query
 
 
@@ -119,7 +120,7 @@ def groups(items: Iterable[RowsItem], labels: Callable[[str], frozenset[str]]) -
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one batch; any of them makes it due."""
+    """Of one batch; any of them makes it due. `bytes`: of rows as Arrow, not compressed."""
 
     rows: int
     bytes: int
@@ -141,13 +142,13 @@ class Batcher:
 
     @property
     def full(self) -> bool:
-        """Twice a batch is held: one to be written next and one behind it are enough."""
-        return self.rows >= 8 * self._limits.rows or self.bytes >= 2 * self._limits.bytes
+        """As many rows or bytes are held as should ever be."""
+        return self.rows >= HELD_MAX * self._limits.rows or self.bytes >= HELD_MAX * self._limits.bytes
 
     @property
     def has_room(self) -> bool:
-        """Less than one batch is held. Apart from `not full`, so that polling does not stop and go at every message."""
-        return self.rows < 4 * self._limits.rows and self.bytes < self._limits.bytes
+        """Less than half of that is held: polling does not stop and go at every message."""
+        return self.rows * 2 < HELD_MAX * self._limits.rows and self.bytes * 2 < HELD_MAX * self._limits.bytes
 
     def add(self, item: Item, now_ms: int) -> None:
         queue = self._queues.setdefault(item.message.partition, deque())
@@ -223,8 +224,9 @@ class Batcher:
 
 
 def _size(item: Item) -> tuple[int, int]:
-    rows = len(item.rows) if isinstance(item, RowsItem) else 1
-    return max(rows, 1), len(item.message.value)
+    if isinstance(item, RowsItem):
+        return max(len(item.rows), 1), item.rows.nbytes
+    return 1, len(item.message.value)
 
 
 def split(items: Sequence[RowsItem]) -> tuple[Sequence[RowsItem], Sequence[RowsItem]] | None:

@@ -95,7 +95,7 @@ class Landing:
 
     def _begin(self, runs: Collection[Key]) -> None:
         if new := [run for run in runs if run not in self._sight]:
-            labels = self._certain(self._writer.labels)
+            labels = self._certain(self._writer.begin_run)
             for run in new:
                 self._sight.begin(run, labels)
                 self._books.begin(run[0], self._newest, self._writer.commits)

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 _BOOKMARK = re.compile(rb"\x91\xcc\x10(.{16})(?:([\x00-\x7f])|\xc8(.)|\xc9(.{2})|\xca(.{4})|\xcb(.{8}))\x90", re.DOTALL)
 BASE_KEY = b"base"
-RUNS_MAX = 64  # a run that is forgotten is begun once more, in doubt
+RUNS_MAX = 64  # the rows of one that is forgotten have no fingerprints
 
 
 @dataclass(frozen=True)
@@ -128,23 +128,19 @@ class Ledger:
     # ---- what others did ---------------------------------------------------------------------------------------
 
     def read(self, records: Iterable[tuple[bytes, bytes]]) -> None:
-        """Keys and values of the topic, from its beginning or from where the last call ended."""
+        """Keys and values of the topic, all that it has now."""
+        self._others, self._bases, self._newest = {}, {}, None
         for key, value in records:
             try:
                 record = _RECORD.validate_json(value)
             except ValidationError:
                 continue  # what it counts is missing then, which is in doubt
             if isinstance(record, Base):
-                self._add(record)
+                known = self._bases.get(record.run_id)
+                if known is None or known.database != record.database:
+                    self._bases[record.run_id] = self._newest = record
             elif (member := key.decode(errors="replace")) != self.member:
                 self._others[member] = record
-
-    def _add(self, base: Base) -> None:
-        known = self._bases.get(base.run_id)
-        if known is None or known.database != base.database:
-            if len(self._bases) >= RUNS_MAX:
-                del self._bases[next(iter(self._bases))]
-            self._bases[base.run_id] = self._newest = base
 
     def judge(self, run_id: str, now: Mark) -> Judgement:
         """`now` must have been asked for before the topic was read: what a sibling wrote by then came after its base.

@@ -8,8 +8,8 @@ What data depends on is the order of three steps, the same for rows and for step
 
 Dying between any two of them repeats work and never loses it, since 1 and 2 may be repeated.
 
-The first thread keeps polling while Neo4j is slow, so that the group knows that this member lives; from twice a batch
-on the partitions are paused, and Kafka holds the surge.
+The first thread keeps polling while Neo4j is slow, so that the group knows that this member lives; with a few batches
+held the partitions are paused, and Kafka holds the surge.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class SinkStatus:
     partitions: tuple[int, ...] = ()
     rows_landed: int = 0
     rows_unchanged: int = 0  # of those, the ones that were in the graph already
+    rows_recognised: int = 0  # of those, the ones whose values were not even sent to Neo4j
     messages_refused: int = 0
     rows_held: int = 0
     in_flight: int = 0
@@ -96,7 +97,7 @@ class Sink:
         self._under_way: _UnderWay | None = None
         self._stopping = threading.Event()  # nobody wants any work any more, not even the present one
         self._draining = False
-        self._rows_landed = self._rows_unchanged = self._messages_refused = 0
+        self._rows_landed = self._rows_unchanged = self._rows_recognised = self._messages_refused = 0
         self._trouble = ""
 
     def status(self) -> SinkStatus:
@@ -106,6 +107,7 @@ class Sink:
             partitions=tuple(sorted(self._partitions)),
             rows_landed=self._rows_landed,
             rows_unchanged=self._rows_unchanged,
+            rows_recognised=self._rows_recognised,
             messages_refused=self._messages_refused,
             rows_held=self._batcher.rows,
             in_flight=len(under_way.batch.items) if under_way else 0,
@@ -192,7 +194,7 @@ class Sink:
         return _POLL_IDLE_S if due_ms is None else min(_POLL_IDLE_S, due_ms / 1000)
 
     def _hold_back(self) -> None:
-        """Takes no more while twice a batch is held, or nothing more is wanted, and goes on after that."""
+        """Takes no more while enough is held, or nothing more is wanted, and goes on after that."""
         if self._draining or self._batcher.full:
             self._consumer.hold()
         elif self._batcher.has_room:
@@ -292,6 +294,7 @@ class Sink:
         else:
             outcomes = landing.rows(batch.rows)  # 1
             self._rows_unchanged = self._writer.rows_unchanged
+            self._rows_recognised = self._writer.rows_recognised
             self._on_point("after_write")
             reports = [self._publish(event) for event in _events(batch.rows, outcomes, _now_ms())]
             for rows in batch.rows:

@@ -32,6 +32,11 @@ class Rows(Sequence[Values]):
             return repeat((), len(self))
         return zip(*(self.column(at) for at in range(len(self._fields))), strict=True)
 
+    @property
+    def nbytes(self) -> int:
+        """What these rows take in memory, but for what was decoded."""
+        return int(self._columns.batch.slice(self._start, len(self)).nbytes)
+
     @overload
     def __getitem__(self, at: int) -> Values: ...
     @overload

@@ -112,6 +112,7 @@ class Writer:
         self._ensured: set[str] = set()
         self._compare_after: dict[str, int] = {}  # schema → batches to be written without comparing
         self.rows_unchanged = 0  # since the start, in transactions that were committed or not
+        self.rows_recognised = 0  # of these, by their fingerprints
         self.commits: Counter[str] = Counter()  # by database, of transactions that surely changed something
         self.newest: Mark | None = None  # transaction of the database, as of the end of the last one of ours
         self._present: dict[tuple[str, tuple[str, ...]], _Present] | None = None
@@ -133,6 +134,14 @@ class Writer:
                 f"Neo4j at {self._settings.uri} does not answer ({error.failure.text}). Start it with `cartoray up`, "
                 f"or set {variable('neo4j', 'uri')} to the one you have."
             ) from None
+
+    def begin_run(self) -> frozenset[str]:
+        """Labels that have nodes, before a run writes any: what was new to the one before may be so no more.
+
+        Raises WriteFailed.
+        """
+        self._compare_after.clear()
+        return self.labels()
 
     def count(self) -> GraphCounts:
         """Raises GraphUnavailable and GraphRefused, as `check`."""
@@ -200,6 +209,7 @@ class Writer:
         skip = self._compare_after.get(schema.path, 0)
         self._compare_after[schema.path] = max(0, skip - 1)
         rest = range(len(prepared)) if skip else _touch(transaction, schema, prepared, volatile)
+        self.rows_recognised += len(prepared) - len(rest)
         changes = Changes(list(rest), []) if skip else self._changes(transaction, schema, prepared, rest)
         if changes.whole:
             rows = prepared.rows(changes.whole)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import neo4j
 import pytest
@@ -28,77 +26,18 @@ from ingestion_rows import (
     snapshot,
     wipe,
 )
+from ingestion_topics import Bench, sequences
 
-from cartoray import wire
 from cartoray.dead_letters import read_dead_letter
-from cartoray.events import EVENT, BatchLanded, Deferral, Event, MessageRefused, StepLanded
-from cartoray.kafka import Admin, Publisher, read_all
+from cartoray.events import BatchLanded, Deferral, MessageRefused, StepLanded
+from cartoray.kafka import read_all
 from cartoray.messages import Message
 from cartoray.settings import Settings
-from cartoray.steps import Action, CleanupNodes, DeriveLinks, Settle, Step
-from cartoray.topics import Topics, topics
+from cartoray.steps import CleanupNodes, DeriveLinks, Settle
 from ingestion.sink import Sink
 from ingestion.writer import Writer
 
 pytestmark = pytest.mark.stack
-
-
-class Bench:
-    """Topics of its own, a publisher, and what came of it."""
-
-    def __init__(self, settings: Settings) -> None:
-        kafka = settings.kafka.model_copy(update={"topic_prefix": f"t{secrets.token_hex(4)}.", "data_partitions": 2})
-        self.settings = settings.model_copy(update={"kafka": kafka})
-        self.topics: Topics = topics(kafka)
-        Admin(kafka).ensure(self.topics)
-        self.publisher = Publisher(kafka, "test")
-
-    def publish(self, messages: Iterable[Message]) -> list[tuple[int, int]]:
-        """Places that Kafka gave them."""
-        futures = [
-            self.publisher.publish(self.topics.data.name, message.key, message.value, list(message.headers.items()))
-            for message in messages
-        ]
-        return [future.result() for future in futures]
-
-    def step(self, *actions: Action, step_id: str = "step-1", tag: int = TAG) -> Message:
-        step = Step(run_id="run-1", update_tag=tag, step_id=step_id, account_id=ACCOUNT, actions=actions)
-        return Message("", 0, 0, ACCOUNT.encode(), wire.encode_step(step), dict(wire.step_headers(step)))
-
-    def events(self) -> list[Event]:
-        return [
-            EVENT.validate_json(message.value) for message in read_all(self.settings.kafka, self.topics.events.name)
-        ]
-
-    def until(self, enough: Callable[[list[Event]], bool], timeout_s: float = 30) -> list[Event]:
-        deadline = time.monotonic() + timeout_s
-        while not enough(events := self.events()):
-            assert time.monotonic() < deadline, events
-            time.sleep(0.1)
-        return events
-
-    def landed(self, count: int) -> Callable[[list[Event]], bool]:
-        """Enough is: so many different messages have landed."""
-        return lambda events: len(sequences(events)) >= count
-
-    @contextmanager
-    def sink(self, on_point: Callable[[str], None] = lambda _: None) -> Iterator[Sink]:
-        sink = Sink(self.settings, "ingestion-0", on_point)
-        stop = threading.Event()
-        thread = threading.Thread(target=sink.run, args=(stop,))
-        thread.start()
-        try:
-            yield sink
-        finally:
-            stop.set()
-            thread.join(30)
-            assert not thread.is_alive()
-
-
-def sequences(events: list[Event]) -> Counter[tuple[str, int]]:
-    return Counter(
-        (event.job_id, sequence) for event in events if isinstance(event, BatchLanded) for sequence in event.sequences
-    )
 
 
 @pytest.fixture
@@ -106,7 +45,7 @@ def bench(stack_settings: Settings, graph: neo4j.Driver) -> Iterator[Bench]:
     run(graph, "UNWIND $ids AS id MERGE (:AWSAccount {id: id, lastupdated: 0})", ids=[ACCOUNT, OTHER])
     bench = Bench(stack_settings)
     yield bench
-    bench.publisher.close()
+    bench.close()
 
 
 def expected(graph: neo4j.Driver, settings: Settings, *of: Iterable[Message]) -> object:

@@ -32,7 +32,7 @@ class Kafka:
 
 
 def header(sequence: int) -> RowsHeader:
-    return RowsHeader("run", 1, "job", "attempt", sequence, "schema", {})
+    return RowsHeader("run", 1, "run/1/job", "attempt", sequence, "schema", {})
 
 
 def over() -> None:

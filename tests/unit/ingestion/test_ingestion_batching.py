@@ -9,7 +9,7 @@ from cartoray.messages import Message
 from cartoray.queries import Query
 from cartoray.steps import CleanupNodes, Step
 from cartoray.wire import Columns, Origin, RowsHeader
-from ingestion.batching import Batcher, Item, Limits, QueryItem, RowsItem, StepItem, groups, split
+from ingestion.batching import HELD_MAX, Batcher, Item, Limits, QueryItem, RowsItem, StepItem, groups, split
 from ingestion.table import Rows
 
 LABELS = {
@@ -23,9 +23,9 @@ LIMITS = Limits(rows=10, bytes=1_000, age_ms=100)
 
 
 def rows_item(offset: int, *, partition: int = 0, schema: str = "instance", rows: int = 1, size: int = 10) -> RowsItem:
-    message = Message("graph_data", partition, offset, b"1", b"x" * size, {})
-    header = RowsHeader("run", 1, "job", "attempt", offset, schema, {})
-    batch = pa.RecordBatch.from_pydict({"id": [f"id-{number}" for number in range(rows)]})
+    message = Message("graph_data", partition, offset, b"1", b"", {})
+    header = RowsHeader("run", 1, "run/1/job", "attempt", offset, schema, {})
+    batch = pa.RecordBatch.from_pydict({"id": [f"id-{number}" + "x" * (size // rows) for number in range(rows)]})
     return RowsItem(message, header, Rows(Columns(batch, {}), ("id",)), {})
 
 
@@ -36,7 +36,7 @@ def step_item(offset: int, *, partition: int = 0) -> StepItem:
 
 def query_item(offset: int, *, partition: int = 0) -> QueryItem:
     message = Message("graph_data", partition, offset, b"1", b"{}", {})
-    return QueryItem(message, Origin("run", 1, "job", "attempt", offset), Query("RETURN 1", {}))
+    return QueryItem(message, Origin("run", 1, "run/1/job", "attempt", offset), Query("RETURN 1", {}))
 
 
 def offsets(items: object) -> list[int]:
@@ -120,7 +120,7 @@ def test_a_batch_holds_its_limits_and_a_step_is_alone(items: list[Item]) -> None
         assert batch.step is None
         assert all(isinstance(item, RowsItem) for item in batch.items)
         assert sum(len(item.rows) for item in batch.rows) <= LIMITS.rows
-        assert sum(len(item.message.value) for item in batch.items) <= LIMITS.bytes
+        assert sum(item.rows.nbytes for item in batch.rows) <= LIMITS.bytes
 
 
 def test_a_batch_waits_for_others_no_longer_than_its_age() -> None:
@@ -174,15 +174,16 @@ def test_partitions_that_are_gone_are_forgotten() -> None:
     assert (len(batcher), batcher.rows) == (1, 3)
 
 
-def test_polling_stops_at_twice_a_batch_and_goes_on_below_one() -> None:
+def test_polling_stops_when_enough_is_held_and_goes_on_below_half_of_it() -> None:
     batcher = Batcher(LIMITS)
-    for offset in range(20):
+    for offset in range(HELD_MAX * 10):
         assert not batcher.full
         batcher.add(rows_item(offset), 0)
     assert batcher.full
-    batcher.take(0)
-    assert not batcher.full
-    assert not batcher.has_room
+    for _ in range(HELD_MAX // 2):
+        assert not batcher.has_room
+        batcher.take(0)
+        assert not batcher.full
     batcher.take(0)
     assert batcher.has_room
 

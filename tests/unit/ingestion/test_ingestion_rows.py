@@ -25,7 +25,7 @@ def message(
     table = wire.encode_rows(rows, schemas.fields(PATH))
     (value,) = wire.split(table, 900_000)
     constants = {"AWS_ID": "1", "Region": region}
-    header = wire.RowsHeader("run", 7, "job", "attempt", 0, PATH, constants)
+    header = wire.RowsHeader("run", 7, "run/1/job", "attempt", 0, PATH, constants)
     return Message("graph_data", 0, offset, b"1", value, dict(wire.rows_headers(header)) | headers)
 
 

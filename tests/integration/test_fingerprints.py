@@ -1,0 +1,200 @@
+"""Whatever happens between two syncs: rows that are only recognised leave the graph that writing them leaves."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import neo4j
+import pytest
+from cartography.client.core.tx import load
+from ingestion_rows import ACCOUNT, INSTANCE, OTHER, REGION, RESERVATION, TAG, instances, messages, run, snapshot
+from ingestion_topics import Bench
+from support.databases import empty, open_graph
+
+from cartoray import schemas
+from cartoray.events import BatchLanded, QueryLanded
+from cartoray.messages import Message
+from cartoray.queries import Query, encode_query
+from cartoray.settings import Settings
+from cartoray.wire import Origin, query_headers
+from ingestion.fingerprint import PROPERTY
+from ingestion.sink import Sink
+
+pytestmark = pytest.mark.stack
+
+COUNT = 30
+Rows = Sequence[dict[str, Any]]
+
+
+class Syncs:
+    """Runs of one account that land through one member, one after the other."""
+
+    def __init__(self, bench: Bench, sink: Sink, graph: neo4j.Driver) -> None:
+        self.bench, self.sink, self.graph = bench, sink, graph
+        self.number = 0
+        self.queries = 0
+
+    def sync(self, rows: Rows) -> int:
+        """Answers how many rows were recognised."""
+        self.number += 1
+        before = self.sink.status().rows_recognised
+        self.bench.publish(messages(INSTANCE, rows, tag=TAG + self.number, run=f"run-{self.number}", per_message=10))
+        self._until(lambda: self._landed(f"run-{self.number}") == len(rows))
+        return self.sink.status().rows_recognised - before
+
+    def query(self, text: str) -> None:
+        """As a module of the newest run would send it."""
+        self.queries += 1
+        run_id = f"run-{self.number}"
+        origin = Origin(run_id, TAG + self.number, f"{run_id}/{ACCOUNT}/module", "attempt", self.queries)
+        value = encode_query(Query(text, {}))
+        self.bench.publish([Message("", 0, 0, ACCOUNT.encode(), value, dict(query_headers(origin)))])
+        self._until(lambda: sum(isinstance(event, QueryLanded) for event in self.bench.events()) == self.queries)
+
+    def _landed(self, run_id: str) -> int:
+        events = (event for event in self.bench.events() if isinstance(event, BatchLanded))
+        return sum(sum(event.rows) for event in events if event.run_id == run_id)
+
+    def _until(self, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not done() or self.sink.status().in_flight:
+            assert time.monotonic() < deadline, self.sink.status()
+            time.sleep(0.05)
+
+    def check(self, rows: Rows) -> None:
+        """Stock, which writes everything, finds nothing to change."""
+        ours = snapshot(self.graph)
+        write_as_stock(self.graph, rows, TAG + self.number)
+        assert snapshot(self.graph) == ours
+
+
+def write_as_stock(graph: neo4j.Driver, rows: Rows, tag: int) -> None:
+    with graph.session() as session:
+        load(session, schemas.node_schema(INSTANCE), list(rows), lastupdated=tag, AWS_ID=ACCOUNT, Region=REGION)
+
+
+@pytest.fixture(scope="module")
+def shared(stack_settings: Settings) -> Iterator[Syncs]:
+    bench = Bench(stack_settings)
+    with open_graph(stack_settings.neo4j) as graph, bench.sink() as sink:
+        empty(graph)
+        for name in ("hibernationoptions", "seen"):  # to make a name is a transaction too, which nobody counts
+            run(graph, "CALL db.createProperty($name)", name=name)
+        yield Syncs(bench, sink, graph)
+    bench.close()
+
+
+@pytest.fixture
+def syncs(shared: Syncs) -> Syncs:
+    """After two syncs of `rows()`: during the first one, Neo4j makes names and indexes that are new to it."""
+    run(shared.graph, "MATCH (n:AWSEC2Instance) DETACH DELETE n")
+    run(shared.graph, "UNWIND $ids AS id MERGE (:AWSAccount {id: id, lastupdated: 0})", ids=[ACCOUNT, OTHER])
+    shared.sync(rows())
+    shared.sync(rows())
+    return shared
+
+
+def rows() -> list[dict[str, Any]]:
+    return [dict(row) | {"Architecture": "arm64"} for row in instances(COUNT)]
+
+
+def test_rows_that_did_not_change_are_recognised_and_others_are_not(syncs: Syncs) -> None:
+    assert syncs.sync(rows()) == COUNT
+    syncs.check(rows())  # somebody else writes: from here on nothing is relied on, once
+    assert syncs.sync(rows()) == 0
+    assert syncs.sync(rows()) == COUNT
+    changed = rows()
+    changed[7] |= {"State": "gone", "Architecture": None}
+    assert syncs.sync(changed) == COUNT - 1
+    assert syncs.sync([*changed, {"InstanceId": "i-new"}]) == COUNT
+    syncs.check([*changed, {"InstanceId": "i-new"}])
+
+
+CHANGES = {
+    "a property": "MATCH (n:AWSEC2Instance) WHERE n.ebsoptimized SET n.state = 'changed'",
+    "a property that no row has": "MATCH (n:AWSEC2Instance) SET n.hibernationoptions = 'x'",
+    "a property is removed": "MATCH (n:AWSEC2Instance) WHERE n.ebsoptimized REMOVE n.architecture",
+    "a label is removed": "MATCH (n:AWSEC2Instance) WHERE n.ebsoptimized REMOVE n:EC2Instance",
+    "nodes are deleted": "MATCH (n:AWSEC2Instance) WHERE n.ebsoptimized DETACH DELETE n",
+    "relationships are deleted": "MATCH (n:AWSEC2Instance)<-[r:RESOURCE]-() WHERE n.ebsoptimized DELETE r",
+    "relationships are another module's": "MATCH (n:AWSEC2Instance)<-[r:RESOURCE]-() SET r._module_name = 'x'",
+    "nodes are another account's": """
+        MATCH (n:AWSEC2Instance)<-[r:RESOURCE]-(), (a:AWSAccount {id: '222222222222'}) WHERE n.ebsoptimized
+        DELETE r MERGE (a)-[:RESOURCE]->(n)""",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("by", ["somebody", "a query of ours"])
+def test_what_was_changed_is_put_right(syncs: Syncs, change: str, by: str) -> None:
+    if by == "somebody":
+        run(syncs.graph, change)
+        assert syncs.sync(rows()) == 0
+    else:
+        syncs.query(change)
+        assert syncs.sync(rows()) < COUNT
+    syncs.check(rows())
+
+
+def test_what_a_query_sets_is_compared_and_the_rest_goes_on_being_recognised(syncs: Syncs) -> None:
+    flag = "MATCH (n:AWSEC2Instance) WHERE n.ebsoptimized SET n.hibernationoptions = 'x'"
+    for _ in range(2):
+        syncs.query(flag)
+        assert syncs.sync(rows()) == COUNT // 2
+    syncs.query("MATCH (n:AWSEC2Instance) SET n += {seen: true}")  # any property, for all that can be told
+    assert syncs.sync(rows()) == 0
+    syncs.check(rows())
+
+
+def test_what_stock_wrote_in_between_is_put_right(syncs: Syncs) -> None:
+    write_as_stock(syncs.graph, [row | {"State": "stock's"} for row in rows()], TAG + 100)
+    syncs.number += 100
+    assert syncs.sync(rows()) == 0
+    syncs.check(rows())
+
+
+def test_two_schemas_that_write_a_node_do_not_rely_on_what_the_other_wrote(syncs: Syncs) -> None:
+    run(syncs.graph, "MATCH (n:AWSEC2Instance) SET n:AWSEC2Reservation, n.reservationid = n.id")
+    syncs.sync(rows())
+    syncs.sync(rows())
+    same_ids = [{"ReservationId": row["InstanceId"], "OwnerId": "x"} for row in rows()]
+    syncs.bench.publish(messages(RESERVATION, same_ids, tag=TAG + 2, run="run-2", module="other"))
+    assert syncs.sync(rows()) == 0
+
+
+def test_without_fingerprints_nothing_is_written_for_them(stack_settings: Settings, graph: neo4j.Driver) -> None:
+    off = stack_settings.ingestion.model_copy(update={"fingerprints": False})
+    bench = Bench(stack_settings.model_copy(update={"ingestion": off}))
+    with bench.sink() as sink:
+        syncs = Syncs(bench, sink, graph)
+        assert [syncs.sync(rows()) for _ in range(2)] == [0, 0]
+    bench.close()
+    assert run(graph, f"MATCH (n) WHERE n.{PROPERTY} IS NOT NULL RETURN count(n)") == [[0]]
+
+
+def test_in_whatever_order_things_happen_stock_finds_nothing_to_change(syncs: Syncs) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    now = rows()
+    recognised = 0
+    for _ in range(20):
+        match chance.choice(["sync", "sync", "rows change", "a query", "somebody"]):
+            case "rows change":
+                for row in chance.sample(now, 3):
+                    row[chance.choice(["State", "Architecture", "Tenancy"])] = chance.choice(["a", "b", None, 1])
+            case "a query":
+                syncs.query(chance.choice(list(CHANGES.values())))
+            case "somebody":
+                run(syncs.graph, chance.choice(list(CHANGES.values())))
+            case _:
+                recognised += syncs.sync(now)
+                if chance.random() < 0.5:
+                    syncs.check(now)
+    syncs.sync(now)
+    syncs.check(now)
+    syncs.sync(now)
+    assert recognised + syncs.sync(now) > 0

@@ -108,6 +108,9 @@ class IngestionSettings(_Group):
     batch_bytes: int = Field(
         8_000_000, ge=1, description="of rows in one transaction at most; an actor holds the rows of eight, or bytes"
     )
+    transaction_slow_ms: int = Field(
+        10_000, gt=0, description="from which on a transaction was too large: batches get half as many rows for a while"
+    )
     batch_age_ms: int = Field(100, ge=0, description="that a message waits for others at most")
     fingerprints: bool = Field(
         True,

@@ -137,6 +137,10 @@ class Batcher:
         self.rows = 0
         self.bytes = 0
 
+    def resize(self, rows: int) -> None:
+        """From now on, batches have at most so many rows."""
+        self._limits = replace(self._limits, rows=rows)
+
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues.values())
 

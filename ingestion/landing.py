@@ -6,6 +6,7 @@ Runs in the sink's writer thread. What the data or a step is to blame for is par
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from ingestion.derivations import derivation
 from ingestion.effects import properties_set
 from ingestion.first_sight import FirstSight, Key
 from ingestion.ledger import Mark
+from ingestion.pace import Pace
 from ingestion.recovery import Bisect, Halve
 from ingestion.statements import Index, Relationship, Statements, cleanups, statements
 from ingestion.units import Unit, units
@@ -54,7 +56,7 @@ class Landing:
         *,
         sight: FirstSight,
         books: Bookkeeper,
-        rows_max: int,
+        pace: Pace,
     ) -> None:
         self._sight = sight
         self._books = books
@@ -62,7 +64,7 @@ class Landing:
         self._attempts = attempts
         self._read = read
         self._abandoned = abandoned
-        self._rows_max = rows_max
+        self._pace = pace
 
     # ---- rows --------------------------------------------------------------------------------------------------
 
@@ -80,10 +82,12 @@ class Landing:
         while pending:
             part = pending.pop()
             halves = split(part)
-            if halves is not None and sum(len(item.rows) for item in part) > self._rows_max:
+            if halves is not None and _rows(part) > self._pace.rows:
                 pending += reversed(halves)  # one message may be larger than a batch
                 continue
             outcome = self._attempts.run(partial(self._write, part), splittable=halves is not None)
+            if isinstance(outcome, Halve):
+                self._pace.too_many(_rows(part))
             if isinstance(outcome, Bisect) and len(part) == 1:
                 refused[_place(part[0])] = outcome.reason
             elif isinstance(outcome, Halve | Bisect):
@@ -106,7 +110,10 @@ class Landing:
 
     def _write(self, items: Sequence[RowsItem]) -> list[Missing]:
         together = groups(items, lambda schema: statements(schema).labels)
-        return self._writer.write(together, self._abandoned, self._books.ledger.trust)
+        began_s = time.monotonic()
+        missing = self._writer.write(together, self._abandoned, self._books.ledger.trust)
+        self._pace.took(_rows(items), (time.monotonic() - began_s) * 1_000)
+        return missing
 
     # ---- steps -------------------------------------------------------------------------------------------------
 
@@ -233,7 +240,7 @@ class Landing:
         self._delete(found.cleanup, tally, {"UPDATE_TAG": step.update_tag, **scope})
 
     def _settle(self, step: Step, action: Settle, tally: _Tally) -> None:
-        done = settle(step.run_id, action.deferrals, self._read, self._relate, rows_max=self._rows_max)
+        done = settle(step.run_id, action.deferrals, self._read, self._relate, rows_max=self._pace.rows)
         tally.relationships_settled += done.relationships
         tally.unresolved += done.unresolved
 
@@ -315,6 +322,10 @@ def _told(origin: Origin, answer: Answer, at_ms: int) -> QueryLanded | str:
 
 def _run(item: RowsItem) -> Key:
     return item.header.run_id, item.constants.get("lastupdated", item.header.update_tag)
+
+
+def _rows(items: Sequence[RowsItem]) -> int:
+    return sum(len(item.rows) for item in items)
 
 
 def _place(item: RowsItem) -> tuple[int, int]:

@@ -40,6 +40,7 @@ from ingestion.batching import Batch, Batcher, Item, Limits, QueryItem, RowsItem
 from ingestion.bookkeeper import Bookkeeper
 from ingestion.first_sight import FirstSight
 from ingestion.landing import Landing, Outcome
+from ingestion.pace import Pace
 from ingestion.recovery import backoff_s
 from ingestion.rows import decode
 from ingestion.writer import Abandoned, Writer
@@ -91,6 +92,7 @@ class Sink:
         self._topics = topics(settings.kafka)
         limits = settings.ingestion
         self._batcher = Batcher(Limits(limits.batch_rows, limits.batch_bytes, limits.batch_age_ms))
+        self._pace = Pace(limits.batch_rows, limits.transaction_slow_ms)
         self._tracker = OffsetTracker()
         self._sight = FirstSight()
         self._partitions: set[int] = set()
@@ -253,6 +255,7 @@ class Sink:
                 kept = tuple(item for item in done.batch.items if item.message.partition in self._partitions)
                 self._batcher.put_back(Batch(kept, done.batch.reason), _now_ms())
                 done = None
+        self._batcher.resize(self._pace.rows)
         batch = self._batcher.take(_now_ms(), rest=self._draining)
         if batch is not None:
             abandon = threading.Event()
@@ -279,7 +282,7 @@ class Sink:
             lambda: abandon.is_set() or self._stopping.is_set(),
             sight=sight,
             books=self._books,
-            rows_max=self._settings.ingestion.batch_rows,
+            pace=self._pace,
         )
         if batch.step is not None:
             step_landed = landing.step(batch.step.step, _now_ms)  # 1

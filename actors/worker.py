@@ -5,7 +5,8 @@ A job goes this way, and dying between any two steps repeats it and loses nothin
     1  started           its run is told
     2  extracted         pages of all regions at once; every message published, but none before the jobs that this one
                          must not overtake have ended (they stand earlier in the same partition). Or, for a wrapped
-                         module, Cartography's own code was run, its writes published
+                         module, Cartography's own code was run, its writes published. Rows wait while ingestion is too
+                         far behind
     3  acknowledged      Kafka has all its messages
     4  ended             its run is told how many there were, and Kafka has that as well
     5  forgotten         its offset committed, as soon as those before it are
@@ -31,6 +32,7 @@ from pydantic import ValidationError
 
 from actors.cloud import Cloud
 from actors.extraction import Extracted, Extraction
+from actors.lag_gate import LagGate
 from actors.modules import NativeModule, modules
 from actors.outbox import Outbox, Report
 from actors.transforms import load_transforms
@@ -65,7 +67,10 @@ class Abandoned(Exception):
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """What a member is doing. `jobs`: account and module of those under way, and for how many seconds."""
+    """What a member is doing. `jobs`: account and module of those under way, and for how many seconds.
+
+    `trouble`: why they wait at this moment.
+    """
 
     pid: int
     partitions: tuple[int, ...] = ()
@@ -73,6 +78,7 @@ class WorkerStatus:
     jobs_ended: int = 0
     rows_published: int = 0
     draining: bool = False
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ class Worker:
         self._topics = topics(settings.kafka)
         # people read it: which actor, on which machine, in which process
         self._actor = f"{name}@{socket.gethostname()}:{os.getpid()}"
+        self._gate = LagGate(settings)
         self._tracker = OffsetTracker()
         self._partitions: set[int] = set()
         self._claims: dict[tuple[int, int], _Claim] = {}  # (partition, offset) → job under way, in order of delivery
@@ -129,6 +136,7 @@ class Worker:
             jobs_ended=self._jobs_ended,
             rows_published=self._rows_published,
             draining=self._draining,
+            trouble=self._gate.trouble if claims else "",
         )
 
     # ---- the life of the member --------------------------------------------------------------------------------
@@ -151,6 +159,7 @@ class Worker:
             on_assigned=self._on_assigned,
             on_revoked=self._on_revoked,
         )
+        self._gate.start()
         try:
             self._loop(stop)
         finally:
@@ -158,6 +167,7 @@ class Worker:
             self._abandon(list(self._claims.values()))
             for pool in (self._jobs, self._calls):
                 pool.shutdown(wait=False, cancel_futures=True)
+            self._gate.close()
             try:
                 self._consumer.close()
             finally:
@@ -274,12 +284,12 @@ class Worker:
     def _work(self, job: Job, attempt: str, abandon: threading.Event, earlier: list[Future[None]]) -> None:
         """Runs in a job's thread. Raises Abandoned and KafkaUnavailable; whatever else happens is the job's end."""
         limits = self._settings.intel
-        began_s = time.monotonic()
+        began_s, counted_from_s = time.monotonic(), self._gate.clock_s()
 
         def check() -> None:
             if abandon.is_set():
                 raise Abandoned
-            if time.monotonic() - began_s > limits.job_timeout_s:
+            if self._gate.clock_s() - counted_from_s > limits.job_timeout_s:
                 setting = variable("intel", "job_timeout_s")
                 raise JobTimedOut(f"It took more than {limits.job_timeout_s:g} s ({setting}).")
 
@@ -332,7 +342,7 @@ class Worker:
                 return found, acknowledged
             if job.module not in self._known:
                 raise UnknownModule(unknown_module(job.module, self._known))
-            outbox = Outbox(partial(self._send, job), earlier, check)
+            outbox = Outbox(partial(self._send, job, check), earlier, check)
             acknowledged = outbox.acknowledged
             extraction = Extraction(
                 job,
@@ -360,10 +370,11 @@ class Worker:
         """What sessions of wrapped modules share; made for the first of them."""
         with self._making:
             if self._graph_driver is None:
-                self._graph_driver = GraphDriver(self._settings, self._name)
+                self._graph_driver = GraphDriver(self._settings, self._name, self._gate)
             return self._graph_driver
 
-    def _send(self, job: Job, header: RowsHeader, value: bytes) -> Report:
+    def _send(self, job: Job, check: Callable[[], None], header: RowsHeader, value: bytes) -> Report:
+        self._gate.admit(check)
         return self._publisher.publish(self._topics.data.name, job.account.id.encode(), value, rows_headers(header))
 
     def _publish(self, event: Event) -> Report:

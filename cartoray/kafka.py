@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -37,10 +37,19 @@ from cartoray.settings import KafkaSettings, variable
 from cartoray.topics import Topic
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _POLL_S = 0.1
 _COMMIT_AGAIN_S = 1.0
-_NO_LEADER_YET = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+_NOT_YET = frozenset(  # of a leader or coordinator that has just been elected, and does not know it
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
 
 
 def _unavailable(settings: KafkaSettings, what: str, error: object = "") -> KafkaUnavailable:
@@ -54,6 +63,20 @@ def _unavailable(settings: KafkaSettings, what: str, error: object = "") -> Kafk
 def _client(settings: KafkaSettings, **more: Any) -> dict[str, Any]:
     # librdkafka's own log lines on stderr would tear the progress display; errors reach the callers as exceptions
     return {"bootstrap.servers": settings.bootstrap_servers, "log_level": 0, "socket.keepalive.enable": True, **more}
+
+
+def _answer(settings: KafkaSettings, ask: Callable[[], T]) -> T:
+    """Asks again while it is too early. Raises KafkaUnavailable."""
+    deadline = time.monotonic() + settings.timeout_s
+    while True:
+        try:
+            return ask()
+        except TimeoutError as error:
+            raise _unavailable(settings, "does not answer", error) from error
+        except KafkaException as error:
+            if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
+                raise _unavailable(settings, "does not answer", error.args[0].str()) from error
+            time.sleep(_POLL_S)
 
 
 class Admin:
@@ -145,19 +168,21 @@ class Admin:
 
     def end_offsets(self, topic: str) -> dict[int, int]:
         """Partition → log-end offset. A read up to it has seen all that was published before the call."""
-        latest: Any = OffsetSpec.latest  # the library's stub has no type for it
-        asked = {TopicPartition(topic, partition): latest() for partition in self.partitions(topic)}
-        deadline = time.monotonic() + self._settings.timeout_s
-        while True:
-            try:
-                return {
-                    at.partition: future.result(self._settings.timeout_s).offset
-                    for at, future in (self._client.list_offsets(asked).items() if asked else ())
-                }
-            except KafkaException as error:  # a leader that has just been elected does not know it yet
-                if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
-                    raise _unavailable(self._settings, "does not answer", error.args[0].str()) from error
-                time.sleep(_POLL_S)
+        return self._offsets(topic, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+
+    def begin_offsets(self, topic: str) -> dict[int, int]:
+        """Partition → offset of the first message that is still there."""
+        return self._offsets(topic, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+
+    def _offsets(self, topic: str, spec: OffsetSpec) -> dict[int, int]:
+        asked = {TopicPartition(topic, partition): spec for partition in self.partitions(topic)}
+        return _answer(
+            self._settings,
+            lambda: {
+                at.partition: future.result(self._settings.timeout_s).offset
+                for at, future in (self._client.list_offsets(asked).items() if asked else ())
+            },
+        )
 
 
 class Publisher:
@@ -199,9 +224,9 @@ class Publisher:
     ) -> Future[tuple[int, int]]:
         """Queues a message. The future's result is (partition, offset) once Kafka has acknowledged it.
 
-        Blocks while the local queue (64 MiB) is full: that is the back-pressure on the extraction. The future raises
-        KafkaUnavailable when the message was not acknowledged within `delivery_timeout_s`. Raises RowRejected for a
-        message that is too large, and KafkaUnavailable after `close`.
+        Blocks while the local queue (64 MiB) is full: that is Kafka's back-pressure, and ingestion's is in
+        `actors.lag_gate`. The future raises KafkaUnavailable when the message was not acknowledged within
+        `delivery_timeout_s`. Raises RowRejected for a message that is too large, and KafkaUnavailable after `close`.
         """
         future: Future[tuple[int, int]] = Future()
 
@@ -435,6 +460,40 @@ class Follower:
             if (raw.offset() or 0) + 1 >= self._ends.get(partition, 0):
                 self._behind.discard(partition)
         return messages
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+class GroupLag:
+    """How far a consumer group is behind; it does not become a member. All calls from one thread."""
+
+    def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
+        self._settings, self._topic = settings, topic
+        self._admin = Admin(settings)
+        # the admin client has a call for this, and dies by it when the group's coordinator moves: librdkafka's #5040
+        self._consumer = Consumer(_client(settings, **{"group.id": group, "enable.auto.commit": False}))
+
+    def messages(self) -> int:
+        """How many lie ahead of what the group has committed, or of the beginning where it has not.
+
+        Those that the topic has dropped meanwhile do not count: nobody will commit them. Blocks for a handful of
+        answers. Raises KafkaUnavailable.
+        """
+        begins = self._admin.begin_offsets(self._topic)
+        self._consumer.poll(0)  # there is nothing to read, but troubles of the connection would heap up
+        committed = _answer(self._settings, lambda: self._committed(begins))
+        ends = self._admin.end_offsets(self._topic)
+        return sum(max(0, end - max(begins.get(at, 0), committed.get(at, 0))) for at, end in ends.items())
+
+    def _committed(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Negative where nothing was."""
+        asked = [TopicPartition(self._topic, partition) for partition in partitions]
+        found = self._consumer.committed(asked, self._settings.timeout_s)
+        for at in found:
+            if at.error is not None:
+                raise KafkaException(at.error)
+        return {at.partition: at.offset for at in found}
 
     def close(self) -> None:
         self._consumer.close()

@@ -93,7 +93,16 @@ class IntelSettings(_Group):
     jobs_per_actor: int = Field(16, ge=1, description="at once; each holds a few threads while it waits for the API")
     calls_per_actor: int = Field(64, ge=1, description="API calls in flight at once in one actor")
     job_timeout_s: float = Field(
-        21_600, gt=0, description="after which a job fails; a provider that is one job can take hours"
+        21_600,
+        gt=0,
+        description="after which a job fails; a provider that is one job can take hours; "
+        "time in which rows wait for ingestion (lag_messages_max) does not count",
+    )
+    lag_messages_max: int = Field(
+        20_000,
+        ge=0,
+        description="of graph_data that have not landed, from which on intel actors publish no more rows until half of "
+        "them are left; kafka.message_bytes_max bounds each, most have far less; 0: no limit",
     )
     drain_s: float = Field(20, gt=0, description="to finish what is under way when asked to stop")
 

@@ -30,6 +30,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import neo4j
 
+from actors.lag_gate import LagGate
 from actors.wrapped.results import Result
 from actors.wrapped.schema_queries import cleanup_of, schema_of
 from actors.wrapped.stream import Stream, Streams
@@ -60,11 +61,14 @@ _WRITES = re.compile(r"\b(CREATE|MERGE|SET|DELETE|REMOVE|DROP|FOREACH|LOAD\s+CSV
 class GraphDriver:
     """As `neo4j.Driver`: opens sessions, which may be used by a thread each. It holds what they share."""
 
-    def __init__(self, settings: Settings, name: str = "cartography") -> None:
-        """Raises KafkaUnavailable, GraphRefused."""
+    def __init__(self, settings: Settings, name: str = "cartography", gate: LagGate | None = None) -> None:
+        """`gate`: of this process, if it has one. Raises KafkaUnavailable, GraphRefused."""
         self.settings, self.name = settings, name
-        self.streams = Streams(settings.kafka, name)
+        self._gate, self._own_gate = gate or LagGate(settings), gate is None
+        self.streams = Streams(settings.kafka, name, self._gate)
         self.reads = open_driver(settings.neo4j, name, connections=_READS_MAX)
+        if self._own_gate:
+            self._gate.start()
         self._indexes: set[str] | None = None  # those that are there, and that some session has asked for
 
     def __enter__(self) -> Self:
@@ -75,6 +79,8 @@ class GraphDriver:
 
     def close(self) -> None:
         """Sends what is still here, and ends. Raises KafkaUnavailable."""
+        if self._own_gate:
+            self._gate.close()
         self.reads.close()
         self.streams.close()
 
@@ -213,7 +219,7 @@ class GraphSession:
             half = len(rows) // 2
             self._send_query(replace(query, parameters={**query.parameters, _LIST: rows[:half]}))
             return self._send_query(replace(query, parameters={**query.parameters, _LIST: rows[half:]}))
-        return self.stream.query(value)
+        return self.stream.query(value, with_rows=bool(rows))
 
 
 class Transaction:

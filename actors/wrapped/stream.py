@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 
+from actors.lag_gate import LagGate
 from cartoray.errors import Permanent
 from cartoray.events import EVENT, BatchLanded, Deferral, Event, MessageRefused, QueryLanded, StepLanded
 from cartoray.kafka import Follower, Publisher
@@ -33,9 +34,9 @@ class WriteRefused(Permanent):
 class Streams:
     """All streams of a process: one producer and one reader of `run_events` between them. Any thread may open one."""
 
-    def __init__(self, settings: KafkaSettings, name: str) -> None:
+    def __init__(self, settings: KafkaSettings, name: str, gate: LagGate) -> None:
         """Raises KafkaUnavailable."""
-        self.settings, self.topics = settings, topics(settings)
+        self.settings, self.topics, self.gate = settings, topics(settings), gate
         self._open: dict[str, list[Stream]] = {}  # run → its streams
         self._changing = threading.Lock()
         self.broken: Exception | None = None  # what ended the thread that follows
@@ -119,11 +120,14 @@ class Stream:
 
     def rows(self, schema: str, constants: dict[str, str | int | bool | None], value: bytes) -> int:
         """Sends a message of rows, as `wire.split` makes them; answers its sequence number."""
+        self._streams.gate.admit(self._check)
         header = RowsHeader(**vars(self._next()), schema=schema, constants=constants)
         return self._send(value, rows_headers(header))
 
-    def query(self, value: bytes) -> int:
+    def query(self, value: bytes, *, with_rows: bool = False) -> int:
         """Sends a query, as `queries.encode_query` makes it; answers its sequence number."""
+        if with_rows:
+            self._streams.gate.admit(self._check)
         headers = query_headers(self._next())
         if self._streams.settings.signing_key is not None:
             key = self._streams.settings.signing_key.get_secret_value()

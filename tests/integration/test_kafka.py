@@ -7,10 +7,11 @@ import uuid
 from collections.abc import Callable
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from cartoray.errors import KafkaUnavailable, RowRejected, SettingError
-from cartoray.kafka import Admin, Follower, GroupConsumer, Publisher, read_all, read_at
+from cartoray.kafka import Admin, Follower, GroupConsumer, GroupLag, Publisher, read_all, read_at
 from cartoray.messages import Message
 from cartoray.settings import KafkaSettings, Settings
 from cartoray.topics import Topic, topics
@@ -138,6 +139,32 @@ def test_what_was_not_committed_is_delivered_again(kafka: KafkaSettings) -> None
     assert [message.value for message in first] == [message.value for message in again]
     publish(kafka, topics(kafka).data.name, 1)
     assert [message.value for message in consume(kafka, lambda read: len(read) == 1, commit=True)] == [b"0"]
+
+
+def test_a_lag_counts_what_is_not_committed_and_still_there(kafka: KafkaSettings) -> None:
+    topic, group = topics(kafka).data.name, f"{kafka.topic_prefix}group"
+    lag = GroupLag(kafka, topic, group)
+
+    def drop(until: int) -> None:
+        client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+        for future in client.delete_records([TopicPartition(topic, partition, until)]).values():
+            future.result(30)
+
+    assert lag.messages() == 0
+    partition = publish(kafka, topic, 5)[0][0]
+    assert lag.messages() == 5, "of a group that is not there yet, from the beginning"
+    drop(3)
+    assert lag.messages() == 2
+    consume(kafka, lambda read: len(read) == 2, commit=True)
+    assert lag.messages() == 0
+    publish(kafka, topic, 4)
+    assert lag.messages() == 4
+    drop(9)
+    assert lag.messages() == 0, "nobody will commit these"
+    lag.close()
+    away = kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1", "timeout_s": 0.5})
+    with pytest.raises(KafkaUnavailable):
+        GroupLag(away, topic, group).messages()
 
 
 def test_what_could_not_be_committed_is_committed_with_the_next_poll(

@@ -24,10 +24,10 @@ from cartoray.dead_letters import read_dead_letter
 from cartoray.errors import CloudDenied
 from cartoray.events import EVENT, Event, JobEnded, JobStarted
 from cartoray.jobs import Account, Job
-from cartoray.kafka import Admin, Publisher, read_all
+from cartoray.kafka import Admin, GroupConsumer, Publisher, read_all
 from cartoray.messages import Message
 from cartoray.settings import Settings
-from cartoray.topics import Topics, topics
+from cartoray.topics import Topics, group, topics
 from cartoray.wire import decode_rows, rows_header
 
 pytestmark = pytest.mark.stack
@@ -193,6 +193,33 @@ class Bench:
             thread.join(60)
             assert not thread.is_alive()
         assert not self.errors, self.errors
+
+    @contextmanager
+    def landing(self) -> Iterator[None]:
+        """What is on `graph_data` counts as landed: its offsets are committed, as ingestion does."""
+        ended = threading.Event()
+
+        def run() -> None:
+            consumer = GroupConsumer(
+                self.settings.kafka,
+                topic=self.topics.data.name,
+                group=group(self.settings.kafka, "ingestion"),
+                name="ingestion-0",
+                on_assigned=lambda _: None,
+                on_revoked=lambda _: None,
+            )
+            while not ended.is_set():
+                if (message := consumer.poll(0.1)) is not None:
+                    consumer.commit({message.partition: message.offset + 1})
+            consumer.close()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(30)
 
 
 def job(module: str, account: str = ONE, *after: str, run: str = "run-1") -> Job:
@@ -386,6 +413,47 @@ def test_a_job_that_takes_too_long_fails_and_names_the_setting(stack_settings: S
     assert "CARTORAY_INTEL_JOB_TIMEOUT_S" in end.reason
     assert ended[job("second").job_id][0].outcome == "finished"
     bench.whole(job("second"))
+    bench.publisher.close()
+
+
+# ---- what waits for ingestion --------------------------------------------------------------------------------------
+
+
+def test_rows_wait_while_ingestion_is_too_far_behind_and_go_on_when_it_has_caught_up(stack_settings: Settings) -> None:
+    limit = 6
+    bench = Bench(stack_settings, lag_messages_max=limit, job_timeout_s=2)
+    jobs = [job("first", f"{number:012}") for number in range(1, 6)]  # 30 messages
+    bench.publish(*jobs)
+    with bench.running() as worker:
+        bench.until(lambda: bool(worker.status().trouble))
+        assert "CARTORAY_INTEL_LAG_MESSAGES_MAX is 6" in worker.status().trouble
+        time.sleep(5)  # more than the jobs' time, and than two measurings
+        assert limit <= len(bench.sent()) < 2 * limit
+        assert len(worker.status().jobs) >= 4
+        assert worker.status().trouble
+        bench.publish(b"no job")  # it still takes what comes
+        bench.until(lambda: bool(bench.dead_letters()))
+        with bench.landing():
+            bench.until_ended(*jobs)
+        bench.until(lambda: not worker.status().jobs)
+        assert not worker.status().trouble
+    bench.whole(*jobs)
+    assert {end.outcome for ends in bench.ended().values() for end in ends} == {"finished"}
+    assert set(bench.started().values()) == {1}
+    bench.publisher.close()
+
+
+def test_a_member_whose_rows_wait_can_be_stopped(stack_settings: Settings) -> None:
+    bench = Bench(stack_settings, lag_messages_max=1, drain_s=0.5)
+    bench.publish(job("first"))
+    with bench.running() as worker:
+        bench.until(lambda: bool(worker.status().trouble))
+        stopped_s = time.monotonic()
+    assert time.monotonic() - stopped_s < 10
+    assert not bench.ended()
+    with bench.running("intel-1"), bench.landing():
+        bench.until_ended(job("first"))
+    bench.whole(job("first"))
     bench.publisher.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -242,6 +243,37 @@ def test_a_session_that_can_no_longer_follow_says_so_instead_of_waiting_for_ever
         session.run("MERGE (n:Never{id: 1})")  # nobody serves
         with pytest.raises(KafkaUnavailable, match="the client ended"):
             session.flush()
+
+
+def test_rows_wait_while_ingestion_is_too_far_behind_and_other_queries_do_not(bench: Bench) -> None:
+    limited = bench.settings.model_copy(
+        update={"intel": bench.settings.intel.model_copy(update={"lag_messages_max": 1})}
+    )
+    reservations = [{"ReservationId": "r-1"}]
+    unwind = "UNWIND $DictList AS row MERGE (n:Odd{id: row.id})"
+
+    def write(session: GraphSession) -> None:
+        load(session, EC2ReservationSchema(), reservations, lastupdated=1, AWS_ID=ACCOUNT, Region=REGION)
+        session.run("MERGE (n:Small{id: 1})")
+        GraphJob.from_node_schema(AWSVpcSchema(), {"UPDATE_TAG": 1, "AWS_ID": ACCOUNT}).run(session)
+        passed.set()
+        run_write_query(session, unwind, DictList=[{"id": 1}])
+        load(session, EC2ReservationSchema(), reservations, lastupdated=2, AWS_ID=ACCOUNT, Region=REGION)
+
+    passed = threading.Event()
+    with GraphDriver(limited) as driver, closing(driver.session()) as session:
+        thread = threading.Thread(target=write, args=(session,), daemon=True)
+        thread.start()
+        assert passed.wait(30)
+        kinds = Counter(message.headers["kind"] for message in read_all(limited.kafka, bench.topics.data.name))
+        assert kinds[b"rows"] == 1
+        thread.join(3)  # more than a measuring
+        assert thread.is_alive()
+        with bench.serving():
+            thread.join(30)
+            assert not thread.is_alive()
+            session.flush()
+    assert bench.reasons() == []
 
 
 @pytest.mark.parametrize("wrong", ["unsigned", "another key", "altered"])

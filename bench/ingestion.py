@@ -13,6 +13,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import statistics
 import tempfile
@@ -111,8 +112,8 @@ def _pool(settings: Settings, members: int) -> Iterator[Any]:
     names = topics(kafka)
     Admin(kafka).ensure(names)
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = [context.Process(target=_member, args=(settings, f"ingestion-{at}", stop)) for at in range(members)]
+    stop, peaks = context.Event(), context.SimpleQueue()
+    pool = [context.Process(target=_member, args=(settings, f"ingestion-{at}", stop, peaks)) for at in range(members)]
     for process in pool:
         process.start()
     publisher = Publisher(kafka, "bench")
@@ -137,14 +138,18 @@ def _pool(settings: Settings, members: int) -> Iterator[Any]:
         stop.set()
         for process in pool:
             process.join()
+        print(f"peak memory of a member: {max(peaks.get() for _ in pool) / 1024:.0f} MB", flush=True)
         publisher.close()
         follower.close()
 
 
-def _member(settings: Settings, name: str, stop: Any) -> None:
+def _member(settings: Settings, name: str, stop: Any, peaks: Any) -> None:
     ended = threading.Event()
     threading.Thread(target=lambda: (stop.wait(), ended.set()), daemon=True).start()
-    Sink(settings, name).run(ended)
+    try:
+        Sink(settings, name).run(ended)
+    finally:
+        peaks.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # in KB
 
 
 def _messages(data: Rows, tag: int) -> Iterator[tuple[bytes, bytes, list[tuple[str, bytes]]]]:

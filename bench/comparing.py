@@ -82,7 +82,7 @@ def bench(
     ]
     keys = [[row[schema.fields.index(_ID)], *row[-3:]] for row in every]
     to_account = next(each for each in schema.relationships if each.touched)
-    with server("4g") as settings, open_driver(settings.neo4j, "bench") as driver, driver.session() as session:
+    with server("4g") as (settings, _), open_driver(settings.neo4j, "bench") as driver, driver.session() as session:
         for index in schema.indexes:
             session.run(index.query).consume()
         _time(session, schema.nodes or "", loads, every, keys)

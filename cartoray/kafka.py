@@ -39,6 +39,7 @@ from cartoray.topics import Topic
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_OFFSET: Any = OffsetSpec  # the library's stub has no types for what it makes
 _POLL_S = 0.1
 _COMMIT_AGAIN_S = 1.0
 _NOT_YET = frozenset(  # of a leader or coordinator that has just been elected, and does not know it
@@ -168,11 +169,11 @@ class Admin:
 
     def end_offsets(self, topic: str) -> dict[int, int]:
         """Partition → log-end offset. A read up to it has seen all that was published before the call."""
-        return self._offsets(topic, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        return self._offsets(topic, _OFFSET.latest())
 
     def begin_offsets(self, topic: str) -> dict[int, int]:
         """Partition → offset of the first message that is still there."""
-        return self._offsets(topic, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        return self._offsets(topic, _OFFSET.earliest())
 
     def _offsets(self, topic: str, spec: OffsetSpec) -> dict[int, int]:
         asked = {TopicPartition(topic, partition): spec for partition in self.partitions(topic)}

@@ -115,7 +115,9 @@ class IngestionSettings(_Group):
         description="of one transaction at most; more is not faster, and takes 150 KB of Neo4j's heap a row",
     )
     batch_bytes: int = Field(
-        8_000_000, ge=1, description="of rows in one transaction at most; an actor holds the rows of eight, or bytes"
+        8_000_000,
+        ge=1,
+        description="of rows, not compressed, in one transaction at most; an actor holds as much as eight have",
     )
     transaction_slow_ms: int = Field(
         10_000, gt=0, description="from which on a transaction was too large: batches get half as many rows for a while"

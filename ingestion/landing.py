@@ -26,7 +26,6 @@ from ingestion.deferred import Read, settle
 from ingestion.derivations import derivation
 from ingestion.effects import properties_set
 from ingestion.first_sight import FirstSight, Key
-from ingestion.ledger import Mark
 from ingestion.pace import Pace
 from ingestion.recovery import Bisect, Halve
 from ingestion.statements import Index, Relationship, Statements, cleanups, statements
@@ -102,11 +101,7 @@ class Landing:
             labels = self._certain(self._writer.begin_run)
             for run in new:
                 self._sight.begin(run, labels)
-                self._books.begin(run[0], self._newest, self._writer.commits)
-
-    def _newest(self) -> Mark | None:
-        self._certain(self._writer.labels)
-        return self._writer.newest
+                self._books.begin(run[0], partial(self._certain, self._writer.newest), self._writer.commits)
 
     def _write(self, items: Sequence[RowsItem]) -> list[Missing]:
         together = groups(items, lambda schema: statements(schema).labels)
@@ -188,7 +183,7 @@ class Landing:
         return self._attempts.run(run, splittable=True)
 
     def _is_needless(self, item: QueryItem) -> bool:
-        """Whether it is a cleanup that can find nothing."""
+        """Whether it is a cleanup that can find nothing. Of another query, notes what it may do."""
         cleanup, run_id = item.query.cleanup, item.origin.run_id
         tag = item.query.parameters.get("UPDATE_TAG")
         if cleanup is None:

@@ -162,10 +162,9 @@ class Ledger:
 
     def begin(self, run_id: str, judgement: Judgement | None) -> None:
         """From now on, the run has what was judged; None: no fingerprints."""
-        if len(self._salts) >= RUNS_MAX:
+        if run_id not in self._salts and len(self._salts) >= RUNS_MAX:
             del self._salts[next(iter(self._salts))]
-        trusted = judgement is not None and judgement.trusted
-        self._salts[run_id] = bytes.fromhex(judgement.base.salt) if judgement is not None and trusted else b""
+        self._salts[run_id] = bytes.fromhex(judgement.base.salt) if judgement and judgement.trusted else b""
 
     @property
     def trust(self) -> Trust:

@@ -39,9 +39,6 @@ class Prepared:
     def __len__(self) -> int:
         return len(self.places)
 
-    def item(self, number: int) -> RowsItem:
-        return self.items[self.places[number][0]]
-
     def keys(self, fields_at: Sequence[int] = ()) -> list[Row]:
         """[id, load, number, fingerprint, value, …] of rows that have a fingerprint, and an id that no other row has.
 

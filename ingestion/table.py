@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import repeat
 from typing import Any, overload
 
@@ -32,7 +33,7 @@ class Rows(Sequence[Values]):
             return repeat((), len(self))
         return zip(*(self.column(at) for at in range(len(self._fields))), strict=True)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """What these rows take in memory, but for what was decoded."""
         return int(self._columns.batch.slice(self._start, len(self)).nbytes)

@@ -114,7 +114,6 @@ class Writer:
         self.rows_unchanged = 0  # since the start, in transactions that were committed or not
         self.rows_recognised = 0  # of these, by their fingerprints
         self.commits: Counter[str] = Counter()  # by database, of transactions that surely changed something
-        self.newest: Mark | None = None  # transaction of the database, as of the end of the last one of ours
         self._present: dict[tuple[str, tuple[str, ...]], _Present] | None = None
         self._owed: list[str] = []  # queries of indexes that are to be made soon
         self._owed_since_s = 0.0
@@ -143,6 +142,13 @@ class Writer:
         self._compare_after.clear()
         return self.labels()
 
+    def newest(self) -> Mark | None:
+        """The newest transaction of the database, if its bookmarks tell. Raises WriteFailed."""
+        with self._transaction() as transaction:
+            transaction.run("RETURN 1")
+            transaction.commit()
+        return transaction.newest
+
     def count(self) -> GraphCounts:
         """Raises GraphUnavailable and GraphRefused, as `check`."""
         self.check()
@@ -155,7 +161,7 @@ class Writer:
         return GraphCounts(nodes, labels, types)
 
     def labels(self) -> frozenset[str]:
-        """Those that have nodes. Sets `newest`, as all that is asked. Raises WriteFailed."""
+        """Those that have nodes. Raises WriteFailed."""
         return frozenset(name for (name,) in self._run("CALL db.labels()"))
 
     def _counts(self, names: str, query: str) -> dict[str, int]:
@@ -397,9 +403,9 @@ class Writer:
                 with session.begin_transaction(timeout=self._settings.transaction_timeout_s) as inner:
                     transaction = _Transaction(inner)
                     yield transaction
-                self.newest = mark(session.last_bookmarks().raw_values)
-                if self.newest is not None and transaction.committed and transaction.changed:
-                    self.commits[self.newest.database] += 1
+                newest = transaction.newest = mark(session.last_bookmarks().raw_values)
+                if newest is not None and transaction.committed and transaction.changed:
+                    self.commits[newest.database] += 1
         except AuthError as error:
             raise WriteFailed(Failure(error.code or "Neo.ClientError.Security.Unauthorized", _said(error))) from error
         except Neo4jError as error:
@@ -431,6 +437,7 @@ class _Transaction:
     def __init__(self, inner: neo4j.Transaction) -> None:
         self._inner = inner
         self.changed = self.committed = False
+        self.newest: Mark | None = None  # of the database, as of the end of this one
 
     def run(self, query: str, /, **parameters: Any) -> _Result:
         result = self._inner.run(query, parameters)

@@ -150,6 +150,7 @@ class Extraction:
                 sequence=self.found.messages,
                 schema=table.path,
                 constants=constants,
+                touch=self._job.touch,
             )
             publish(header, value)
             self.found.messages += 1

@@ -29,6 +29,7 @@ def ways() -> dict[str, str]:
     schema, taken = statements(PATH), touch(PATH, frozenset())
     assert schema.compare is not None
     assert taken is not None
+    assert taken.lazy is not None
     match, rest = schema.compare.query.split("WITH i, item, load, properties(i) AS node\n")
     has, wants = (
         re.findall(rf"\[(.+)\] AS {side}\b", rest)[0].split("[", side == "has")[-1] for side in ("has", "wants")
@@ -62,6 +63,7 @@ def ways() -> dict[str, str]:
         "none: all values sent, `lastupdated` set": f"{match}{touched}",
         "none: all values sent, node matched": f"{match}{answer}",
         "a fingerprint on the node; `lastupdated` of node and relationship to its account set": taken.query,
+        "a fingerprint on the node; that it has that relationship, and no other account": taken.lazy,
         "a fingerprint on the node, `lastupdated` set": f"{slim}SET i.lastupdated = load.lastupdated\n{found}",
         "a fingerprint on the node": f"{slim}{found}",
     }

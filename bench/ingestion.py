@@ -4,7 +4,10 @@ Both sides write the same EC2 instances (34 fields, 47 properties, 3 labels, one
 same server, empty at first, with neo4j-rust-ext. Stock calls `load()` for one account after the other, with its own
 batch size. cartoray has the rows come through Kafka: timed is from the first message published until all are in the
 database, with members of the pool that are up. After each work the two graphs are compared, all that stock has but
-`firstseen`.
+`firstseen`, and `lastupdated` where that is not written.
+
+What a server can take at most is shown by `CREATE`: the same graph from maps of ready properties, by some processes at
+once, without looking for anything but the account.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +39,7 @@ from cartoray import settings as settings_of
 from cartoray import wire
 from cartoray.events import EVENT, BatchLanded
 from cartoray.graph_driver import open_driver
+from cartoray.jobs import Touch
 from cartoray.kafka import Admin, Follower, Publisher
 from cartoray.schemas import constants, fields, path_of
 from cartoray.settings import Settings, StackSettings
@@ -46,7 +51,25 @@ from ingestion.sink import Sink
 PATH = path_of(EC2InstanceSchema())
 REGION = "us-east-1"
 ROWS_PER_MESSAGE = 1_000
-WORK = ("first load", "nothing changed", "1 % changed", "all changed in one property")
+
+
+@dataclass(frozen=True)
+class Work:
+    """`stage`: what EC2 has by then, see `_instance`."""
+
+    name: str
+    stage: int
+    touch: Touch = "always"
+
+
+WORK = (
+    Work("first load", 0),
+    Work("nothing changed, `lastupdated` exact", 0),
+    Work("nothing changed, lazy", 0, "lazy"),
+    Work("1 % changed, `lastupdated` exact", 1),
+    Work("1 % changed, lazy", 2, "lazy"),
+    Work("all changed in one property", 3),
+)
 Rows = dict[str, list[dict[str, Any]]]  # by account
 
 
@@ -54,31 +77,44 @@ def bench(
     rows: Annotated[int, typer.Option(help="in all, over 20 accounts")] = 100_000,
     rounds: Annotated[int, typer.Option(help="of which the median counts")] = 3,
     heap: Annotated[str, typer.Option(help="of Neo4j; stock's transactions of 10,000 rows need more than 2 GB")] = "4g",
-    members: Annotated[str, typer.Option(help="of the pool, comma between")] = "1,2",
+    members: Annotated[str, typer.Option(help="of the pool, comma between")] = "2,4",
+    creators: Annotated[str, typer.Option(help="processes that only CREATE, comma between")] = "1,2,4",
 ) -> None:
     """Prints a table of rows a second."""
     sides = ["stock", *(f"cartoray, {count}" for count in members.split(","))]
     rates: dict[str, list[list[float]]] = {side: [] for side in sides}
+    created: dict[str, list[float]] = {count: [] for count in creators.split(",")}
     with server(heap) as (settings, pids):
         for number in range(rounds + 1):  # the first one, with fewer rows, does not count: a server gets faster
             wanted: list[str] = []
+            some, base_tag = (rows if number else rows // 5), 1_000 * (1 + number)
             for side in sides:
                 count = int(side.rpartition(" ")[2]) if side != "stock" else 0
-                some = rows if number else rows // 5
-                found, digests = _play(settings, pids, some, count, base_tag=1_000 * (1 + number))
+                found, digests = _play(settings, pids, some, count, base_tag)
                 wanted = wanted or digests
                 if digests != wanted:
                     raise SystemExit(f"{side} made another graph than stock")
                 if number:
                     rates[side].append(found)
                     print(f"{side}: {', '.join(f'{rate:,.0f}' for rate in found)} rows/s", flush=True)
+            for each, of in created.items():
+                rate, digest = _create(settings, int(each), some, base_tag)
+                if digest != wanted[0]:
+                    raise SystemExit("CREATE made another graph than stock")
+                if number:
+                    of.append(rate)
+                    print(f"CREATE, {each} processes: {rate:,.0f} rows/s", flush=True)
     print(f"\n{rows:,} rows, {os.cpu_count()} cores, {heap} of heap, median of {rounds}\n")
     print("| work | " + " | ".join(f"{side}{' writers' if side != 'stock' else ''}" for side in sides) + " |")
     print("|---" * (1 + len(sides)) + "|")
     medians = {side: [statistics.median(of) for of in zip(*rates[side], strict=True)] for side in sides}
     for at, work in enumerate(WORK):
         cells = (f"{medians[side][at]:,.0f}, {medians[side][at] / medians['stock'][at]:.1f} ×" for side in sides)
-        print(f"| {work} | {' | '.join(cells)} |")
+        print(f"| {work.name} | {' | '.join(cells)} |")
+    most = {count: statistics.median(of) for count, of in created.items()}
+    print(f"\nCREATE by {', '.join(f'{count}: {rate:,.0f} rows/s' for count, rate in most.items())}")
+    ours = max(medians[side][0] for side in sides[1:])
+    print(f"first load against the best of these: {100 * ours / max(most.values()):.0f} %")
 
 
 def _play(
@@ -91,20 +127,20 @@ def _play(
         for account in instances(count, 0):
             session.run("MERGE (a:AWSAccount{id: $id})", id=account).consume()
         with _pool(settings, members) if members else _nothing() as send:
-            for at in range(len(WORK)):
-                data, tag, before = instances(count, at), base_tag + at, _cpu_s(pids)
+            for at, work in enumerate(WORK):
+                data, tag, before = instances(count, work.stage), base_tag + at, _cpu_s(pids)
                 if send is None:
                     began_s = time.monotonic()
                     for account, rows in data.items():
                         load(session, EC2InstanceSchema(), rows, lastupdated=tag, AWS_ID=account, Region=REGION)
                     seconds = time.monotonic() - began_s
                 else:
-                    seconds = send(data, tag)
+                    seconds = send(data, tag, work.touch)
                 used = {name: (after_s - before[name]) / count for name, after_s in _cpu_s(pids).items()}
                 said = ", ".join(f"{name} {1e6 * cpu_s:.0f}" for name, cpu_s in used.items())
-                print(f"    {WORK[at]}: {count / seconds:,.0f} rows/s; CPU a row, µs: {said}", flush=True)
+                print(f"    {work.name}: {count / seconds:,.0f} rows/s; CPU a row, µs: {said}", flush=True)
                 found.append(count / seconds)
-                digests.append(_digest(session, base_tag))
+                digests.append(_digest(session, None if work.touch == "lazy" else base_tag))
     return found, digests
 
 
@@ -135,8 +171,8 @@ def _pool(settings: Settings, members: int) -> Iterator[Any]:
     follower = Follower(kafka, names.events.name, "bench", from_end=True)
     time.sleep(8)  # until they have their partitions
 
-    def send(data: Rows, tag: int) -> float:
-        messages = list(_messages(data, tag))
+    def send(data: Rows, tag: int, touch: Touch = "always") -> float:
+        messages = list(_messages(data, tag, touch))
         began_s, landed = time.monotonic(), 0
         for key, value, headers in messages:
             publisher.publish(names.data.name, key, value, headers)
@@ -167,7 +203,7 @@ def _member(settings: Settings, name: str, stop: Any, peaks: Any) -> None:
         peaks.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # in KB
 
 
-def _messages(data: Rows, tag: int) -> Iterator[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
+def _messages(data: Rows, tag: int, touch: Touch) -> Iterator[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
     for account, rows in data.items():
         known = {"lastupdated": tag, "AWS_ID": account, "Region": REGION}
         shared = {name: known[name] for name in constants(PATH)}
@@ -175,17 +211,20 @@ def _messages(data: Rows, tag: int) -> Iterator[tuple[bytes, bytes, list[tuple[s
             table = wire.encode_rows(rows[start : start + ROWS_PER_MESSAGE], fields(PATH))
             for value in wire.split(table, 900_000):
                 run = f"run-{tag}"
-                header = wire.RowsHeader(run, tag, f"{run}/{account}/ec2:instance", "a", sequence, PATH, shared)
+                job_id = f"{run}/{account}/ec2:instance"
+                header = wire.RowsHeader(run, tag, job_id, "a", sequence, PATH, shared, touch)
                 yield account.encode(), value, wire.rows_headers(header)
 
 
-def instances(count: int, work: int) -> Rows:
-    """What EC2 has at each of the works, by account."""
+def instances(count: int, stage: int, first: int = 0) -> Rows:
+    """What EC2 has at a stage, by account: numbers from `first` on."""
     accounts = [f"{number:012}" for number in range(1, 21)]
-    return {account: [_instance(account, at, work) for at in range(count // len(accounts))] for account in accounts}
+    numbers = range(first, first + count // len(accounts))
+    return {account: [_instance(account, at, stage) for at in numbers] for account in accounts}
 
 
-def _instance(account: str, at: int, work: int) -> dict[str, Any]:
+def _instance(account: str, at: int, stage: int) -> dict[str, Any]:
+    """From stage 1 on one in a hundred is stopped, from 2 on another one, from 3 on all have another property."""
     fixed = {name: f"{name}-{at % 50}" for name in fields(PATH)}
     none = dict.fromkeys(("ReservationId", "IamInstanceProfile", "EksClusterName", "HostResourceGroupArn"))
     return {
@@ -196,13 +235,65 @@ def _instance(account: str, at: int, work: int) -> dict[str, Any]:
         "PrivateIpAddress": f"10.{at >> 16 & 255}.{at >> 8 & 255}.{at & 255}",
         "LaunchTimeUnix": 1_600_000_000 + at,
         "EbsOptimized": at % 2 == 0,
-        "MonitoringState": "changed" if work > 2 else "disabled",
-        "State": "stopped" if work > 1 and at % 100 == 0 else "running",
+        "MonitoringState": "changed" if stage == 3 else "disabled",
+        "State": "stopped" if at % 100 < min(stage, 2) else "running",
     }
 
 
-def _digest(session: neo4j.Session, base_tag: int) -> str:
-    """Of all nodes and relationships with all properties that stock has but `firstseen`; tags count from `base_tag`."""
+def _create(settings: Settings, processes: int, count: int, base_tag: int) -> tuple[float, str]:
+    """Rows a second, and the digest of the graph, which was the one of a first load before."""
+    with open_driver(settings.neo4j, "bench") as driver, driver.session() as session:
+        session.run(EMPTY).consume()
+        data = instances(count, 0)
+        for account in data:
+            session.run("MERGE (a:AWSAccount{id: $id})", id=account).consume()
+        sample = {account: rows[:1] for account, rows in data.items()}
+        for account, rows in sample.items():
+            load(session, EC2InstanceSchema(), rows, lastupdated=base_tag, AWS_ID=account, Region=REGION)
+        query = "MATCH (:AWSAccount{id: $id})-[r]->(n) RETURN labels(n) AS labels, properties(n), properties(r)"
+        made = {account: session.run(query, id=account).single(strict=True).values() for account in data}
+        refs = asdict(EC2InstanceSchema().properties)
+        fields_of = {name: ref.name for name, ref in refs.items() if not ref.set_in_kwargs}
+        session.run("MATCH (n:AWSEC2Instance) DETACH DELETE n").consume()
+        work = []
+        for account, rows in data.items():
+            labels, node, relationship = made[account]
+            ready = [node | {name: row[field] for name, field in fields_of.items()} for row in rows]
+            ready = [{name: value for name, value in each.items() if value is not None} for each in ready]
+            work.append((account, labels, ready, relationship))
+        context = multiprocessing.get_context("spawn")
+        begin = context.Barrier(processes + 1)
+        pool = [
+            context.Process(target=_creator, args=(settings, work[at::processes], begin)) for at in range(processes)
+        ]
+        for process in pool:
+            process.start()
+        begin.wait()
+        began_s = time.monotonic()
+        for process in pool:
+            process.join()
+        return count / (time.monotonic() - began_s), _digest(session, base_tag)
+
+
+def _creator(settings: Settings, work: list[Any], begin: Any) -> None:
+    with open_driver(settings.neo4j, "bench") as driver, driver.session() as session:
+        session.run("RETURN 1").consume()
+        begin.wait()
+        for account, labels, rows, relationship in work:
+            query = (
+                f"MATCH (a:AWSAccount{{id: $id}}) UNWIND $rows AS row CREATE (a)-[r:RESOURCE]->(n:{':'.join(labels)}) "
+                "SET n = row, r = $relationship"
+            )
+            for start in range(0, len(rows), ROWS_PER_MESSAGE):
+                some = rows[start : start + ROWS_PER_MESSAGE]
+                session.run(query, id=account, rows=some, relationship=relationship).consume()
+
+
+def _digest(session: neo4j.Session, base_tag: int | None) -> str:
+    """Of all nodes and relationships with all properties that stock has but `firstseen`; tags count from `base_tag`.
+
+    None: without tags.
+    """
     query = """
     MATCH (n) OPTIONAL MATCH (n)<-[r]-(m)
     RETURN labels(n) AS labels, properties(n) AS node, type(r) AS type, properties(r) AS relationship, m.id AS other
@@ -213,8 +304,9 @@ def _digest(session: neo4j.Session, base_tag: int) -> str:
         for properties in (node, relationship or {}):
             for name in ("firstseen", PROPERTY):
                 properties.pop(name, None)
-            if "lastupdated" in properties:
-                properties["lastupdated"] -= base_tag
+            tag = properties.pop("lastupdated", None)
+            if tag is not None and base_tag is not None:
+                properties["lastupdated"] = tag - base_tag
         digest.update(json.dumps([sorted(labels), node, kind, relationship, other], sort_keys=True).encode())
     return digest.hexdigest()
 

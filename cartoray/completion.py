@@ -38,6 +38,7 @@ from cartoray.events import (
     JobReleased,
     JobStarted,
     MessageRefused,
+    Place,
     QueryLanded,
     RunPlanned,
     RunPublished,
@@ -46,7 +47,7 @@ from cartoray.events import (
     run_of,
 )
 from cartoray.jobs import EVERY_ACCOUNT, SESSION_PREFIX, Account, Job, Run, job_id
-from cartoray.steps import Action, Settle, Step, settlements
+from cartoray.steps import Action, CleanupNodes, Settle, Step, settlements
 
 _OfAttempt = JobStarted | JobEnded | BatchLanded | QueryLanded | MessageRefused
 
@@ -101,6 +102,7 @@ class _Attempt:
     landed: dict[int, int] = field(default_factory=dict)  # sequence → rows
     refused: dict[int, str] = field(default_factory=dict)
     deferrals: set[Deferral] = field(default_factory=set)
+    untouched: set[Place] = field(default_factory=set)
 
     @property
     def settled(self) -> bool:
@@ -183,6 +185,7 @@ class RunState:
             case BatchLanded():
                 attempt.landed.update(zip(event.sequences, event.rows, strict=True))
                 attempt.deferrals.update(event.deferrals)
+                attempt.untouched.update(event.untouched)
             case QueryLanded():
                 attempt.landed[event.sequence] = 0
             case MessageRefused():
@@ -396,6 +399,7 @@ class RunState:
                     step_id=step_id,
                     account_id=account,
                     actions=tuple(part),
+                    untouched=self._untouched(account) if any(isinstance(each, CleanupNodes) for each in part) else (),
                 )
 
     def _step_id(self, name: str, account: str, actions: Sequence[Action]) -> str:
@@ -462,6 +466,12 @@ class RunState:
     def _deferrals(self, account: str, modules: Sequence[str]) -> set[Deferral]:
         jobs = [job_id(self.run_id, account, module) for module in modules]
         return {deferral for attempt in self._counting(jobs) for deferral in attempt.deferrals}
+
+    def _untouched(self, account: str) -> tuple[Place, ...]:
+        """Of all attempts, also of one that is not counted: what it found was there."""
+        jobs = (job_id(self.run_id, account, module) for module in (self.run.modules if self.run else ()))
+        attempts = (attempt for job in jobs for attempt in self._attempts.get(job, {}).values())
+        return tuple(sorted({place for attempt in attempts for place in attempt.untouched}))
 
     def is_complete(self, follow_ups: Mapping[str, FollowUps]) -> bool:
         """All jobs have ended, and nothing more is owed."""

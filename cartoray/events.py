@@ -13,6 +13,9 @@ from pydantic import Field, TypeAdapter
 
 from cartoray.jobs import Frozen, JobId, Run
 
+Place = tuple[int, int]
+"""(partition, offset) of a message."""
+
 
 class Deferral(Frozen):
     """Relationships whose other end was not in the graph when their message was written.
@@ -93,7 +96,8 @@ class JobEnded(Frozen):
 class BatchLanded(Frozen):
     """Messages of one attempt are in Neo4j: committed there before this event was published.
 
-    `rows` are those of each message, in the order of `sequences`.
+    `rows` are those of each message, in the order of `sequences`. `untouched` are (partition, offset) of the messages
+    on `graph_data` of which nodes were there, and were left as they are: a cleanup reads in them which ones.
     """
 
     kind: Literal["batch_landed"] = "batch_landed"
@@ -104,6 +108,7 @@ class BatchLanded(Frozen):
     rows: tuple[int, ...]
     at_ms: int
     deferrals: tuple[Deferral, ...] = ()
+    untouched: tuple[Place, ...] = ()
 
 
 class MessageRefused(Frozen):

@@ -21,6 +21,7 @@ Region = Annotated[str, Field(pattern=REGION)]
 JOB_ID = r"^[^/]+/[^/]+/[^/]+$"  # as `job_id` makes them
 JobId = Annotated[str, Field(pattern=JOB_ID)]
 Provider = Literal["aws", "cartography"]
+Touch = Literal["always", "lazy"]  # whether nodes that did not change get the run's update tag as well
 
 
 class Frozen(BaseModel):
@@ -70,6 +71,7 @@ class Run(Frozen):
     regions: tuple[Region, ...] = ()
     role_name: str | None = None
     options: tuple[str, ...] = ()
+    touch: Touch = "always"
     planned_at_ms: int
 
     @property
@@ -104,6 +106,7 @@ class Run(Frozen):
             role_name=self.role_name,
             after=self.after.get(module, ()),
             options=self.options if module in self.wrapped else (),
+            touch=self.touch,
         )
 
 
@@ -126,6 +129,7 @@ class Job(Frozen):
     role_name: str | None = None
     after: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    touch: Touch = "always"
 
     @property
     def job_id(self) -> str:

@@ -11,7 +11,7 @@ from graphlib import TopologicalSorter
 from typing import Protocol
 
 from cartoray.errors import UnknownModule, UsageError
-from cartoray.jobs import ACCOUNT_ID, EVERY_ACCOUNT, INSTANCE, REGION, Account, Job, Provider, Run
+from cartoray.jobs import ACCOUNT_ID, EVERY_ACCOUNT, INSTANCE, REGION, Account, Job, Provider, Run, Touch
 
 NATIVE = "native"  # all modules that are extracted here
 ANALYSIS = "analysis"  # all jobs over the graph whose modules are in the scope
@@ -59,6 +59,7 @@ class Request:
     role_name: str | None = None
     provider: Provider = "aws"
     options: tuple[str, ...] = ()
+    touch: Touch = "always"
 
 
 def plan(request: Request, known: Mapping[str, Declaration], now_ms: int, nonce: str) -> tuple[Run, tuple[Job, ...]]:
@@ -68,7 +69,8 @@ def plan(request: Request, known: Mapping[str, Declaration], now_ms: int, nonce:
     account a module stands behind those it must not overtake.
 
     Between native modules the order of their data is enough, and extraction goes on meanwhile; where one of two is
-    wrapped, the first has landed before the second starts.
+    wrapped, the first has landed before the second starts. Where one is, all nodes are touched: its cleanups may look
+    at when a node was updated.
 
     Raises UsageError (no account, a wrong id, one twice, a wrong region) and UnknownModule with the nearest names.
     """
@@ -102,6 +104,7 @@ def plan(request: Request, known: Mapping[str, Declaration], now_ms: int, nonce:
         regions=tuple(dict.fromkeys(request.regions)),
         role_name=request.role_name,
         options=request.options,
+        touch="always" if any(known[name].wrapped for name in chosen) else request.touch,
         planned_at_ms=now_ms,
     )
     return run, tuple(job for job in run.jobs() if not run.held(job.module))

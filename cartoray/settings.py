@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -127,6 +127,12 @@ class IngestionSettings(_Group):
         True,
         description="nodes carry one of their row, so that rows that did not change are not sent to Neo4j again; "
         "off: all values are compared",
+    )
+    touch: Literal["always", "lazy"] = Field(
+        "always",
+        description="whether nodes that did not change get the sync's lastupdated. lazy: only with the next change, "
+        "which is much faster; cleanups then go by ids, and queries that look at lastupdated mislead. A sync with "
+        "modules that are not native always touches",
     )
     retries_max: int = Field(
         30, ge=0, description="of a transaction on transient errors, back-off between them, before the actor gives up"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cartoray.events import Deferral
+from cartoray.events import Deferral, Place
 from cartoray.jobs import FORMAT_VERSION, Frozen
 
 
@@ -46,7 +46,10 @@ Action = CleanupNodes | DeriveLinks | Settle
 
 
 class Step(Frozen):
-    """What is to be done in the graph of one account once its data has landed: JSON on `graph_data`."""
+    """What is to be done in the graph of one account once its data has landed: JSON on `graph_data`.
+
+    `untouched`: messages of the account of which nodes are older than the run, and are to stay.
+    """
 
     version: Literal[1] = FORMAT_VERSION
     run_id: str
@@ -54,3 +57,4 @@ class Step(Frozen):
     step_id: str
     account_id: str
     actions: tuple[Action, ...] = Field(min_length=1)
+    untouched: tuple[Place, ...] = ()

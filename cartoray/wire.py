@@ -13,6 +13,8 @@ process). Extension types, dictionaries and pickles are refused.
     sequence      0 … n-1 inside the attempt (decimal)        rows, query
     schema        path of the node schema                     rows
     constants     JSON: the values that all rows share        rows
+    touch         lazy: nodes that did not change stay as     rows, optional
+                  they are, even their lastupdated
     step          step id                                     step
     signature     see `cartoray.queries`                      query, where a signing key is set
 """
@@ -31,7 +33,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from cartoray.errors import RowRejected, UnreadableMessage
-from cartoray.jobs import FORMAT_VERSION, JOB_ID
+from cartoray.jobs import FORMAT_VERSION, JOB_ID, Touch
 from cartoray.steps import Step
 
 Row = Mapping[str, Any]
@@ -74,6 +76,7 @@ class RowsHeader(Origin):
 
     schema: str
     constants: Mapping[str, str | int | bool | None]
+    touch: Touch = "always"
 
 
 _STEP: TypeAdapter[Step] = TypeAdapter(Step)
@@ -284,6 +287,7 @@ def rows_headers(header: RowsHeader) -> Headers:
         *_origin_headers("rows", header),
         ("schema", header.schema.encode()),
         ("constants", json.dumps(dict(header.constants), sort_keys=True).encode()),
+        *([("touch", b"lazy")] if header.touch == "lazy" else []),
     ]
 
 
@@ -367,8 +371,9 @@ def rows_header(headers: Mapping[str, bytes]) -> RowsHeader:
         if not isinstance(constants, dict) or any(isinstance(value, dict | list) for value in constants.values()):
             raise ValueError("constants is not a JSON object of plain values")
         schema = headers["schema"].decode()
+        touch: Touch = "lazy" if headers.get("touch") == b"lazy" else "always"
     except KeyError as error:
         raise UnreadableMessage(f"Header {error} is missing.") from None
     except ValueError as error:
         raise UnreadableMessage(f"A header cannot be read: {error}.") from None
-    return RowsHeader(**vars(origin(headers)), schema=schema, constants=constants)
+    return RowsHeader(**vars(origin(headers)), schema=schema, constants=constants, touch=touch)

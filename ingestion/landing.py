@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from cartoray import schemas
 from cartoray.errors import RowRejected, UnreadableMessage
-from cartoray.events import Deferral, QueryLanded, StepLanded, Unresolved
+from cartoray.events import Deferral, Place, QueryLanded, StepLanded, Unresolved
 from cartoray.queries import LIMIT, Query, to_json
+from cartoray.settings import variable
 from cartoray.steps import CleanupNodes, DeriveLinks, Settle, Step
 from cartoray.wire import Origin
 from ingestion.attempts import Attempts
@@ -28,9 +29,11 @@ from ingestion.effects import properties_set
 from ingestion.first_sight import FirstSight, Key
 from ingestion.pace import Pace
 from ingestion.recovery import Bisect, Halve
+from ingestion.rows import decode
+from ingestion.seen import Seen
 from ingestion.statements import Index, Relationship, Statements, cleanups, statements
 from ingestion.units import Unit, units
-from ingestion.writer import Abandoned, Answer, Missing, Writer
+from ingestion.writer import Abandoned, Answer, Missing, Writer, Written
 
 CLEANUP_ROWS = 1_000  # nodes in one round; `DETACH DELETE` takes all their relationships into the same transaction
 ACCOUNT_LABEL = "AWSAccount"
@@ -39,8 +42,16 @@ T = TypeVar("T")
 ANSWER_BYTES_MAX = 500_000  # of what a query returns; reads go to the database directly
 
 
-Outcome = tuple[Deferral, ...] | str
-"""Of a message that was written: what is deferred of it, or why it was refused."""
+@dataclass(frozen=True)
+class Landed:
+    """A message that was written: what is deferred of it, and whether it has nodes that were left as they were."""
+
+    deferrals: tuple[Deferral, ...] = ()
+    untouched: bool = False
+
+
+Outcome = Landed | str
+"""Of a message: what came of it, or why it was refused."""
 
 
 class Landing:
@@ -54,10 +65,12 @@ class Landing:
         abandoned: Callable[[], bool],
         *,
         sight: FirstSight,
+        seen: Seen,
         books: Bookkeeper,
         pace: Pace,
     ) -> None:
         self._sight = sight
+        self._seen = seen
         self._books = books
         self._writer = writer
         self._attempts = attempts
@@ -67,7 +80,7 @@ class Landing:
 
     # ---- rows --------------------------------------------------------------------------------------------------
 
-    def rows(self, items: Sequence[RowsItem]) -> dict[tuple[int, int], Outcome]:
+    def rows(self, items: Sequence[RowsItem]) -> dict[Place, Outcome]:
         """(partition, offset) of each item → what came of it.
 
         Raises GraphRefused, GraphUnavailable, Abandoned: nothing is known to have landed then.
@@ -76,7 +89,8 @@ class Landing:
         for item in items:
             self._sight.wrote(_run(item), statements(item.header.schema).labels)
         missing: list[Missing] = []
-        refused: dict[tuple[int, int], str] = {}
+        untouched: set[Place] = set()
+        refused: dict[Place, str] = {}
         pending: list[Sequence[RowsItem]] = [items]
         while pending:
             part = pending.pop()
@@ -92,9 +106,17 @@ class Landing:
             elif isinstance(outcome, Halve | Bisect):
                 pending += reversed(halves or ())
             else:
-                missing += outcome
-        outcomes: dict[tuple[int, int], Outcome] = {_place(item): () for item in items}
-        return {**outcomes, **_deferrals(missing), **refused}
+                missing += outcome.missing
+                untouched |= {self._saw(item, ids) for item, ids in outcome.untouched}
+        deferrals = _deferrals(missing)
+        places = map(_place, items)
+        landed = {place: Landed(deferrals.get(place, ()), place in untouched) for place in places}
+        return {**landed, **refused}
+
+    def _saw(self, item: RowsItem, ids: Sequence[object]) -> Place:
+        run_id, account, _ = item.header.job_id.split("/")
+        self._seen.add((run_id, account), _place(item), statements(item.header.schema).labels, ids)
+        return _place(item)
 
     def _begin(self, runs: Collection[Key]) -> None:
         if new := [run for run in runs if run not in self._sight]:
@@ -103,12 +125,12 @@ class Landing:
                 self._sight.begin(run, labels)
                 self._books.begin(run[0], partial(self._certain, self._writer.newest), self._writer.commits)
 
-    def _write(self, items: Sequence[RowsItem]) -> list[Missing]:
+    def _write(self, items: Sequence[RowsItem]) -> Written:
         together = groups(items, lambda schema: statements(schema).labels)
         began_s = time.monotonic()
-        missing = self._writer.write(together, self._abandoned, self._books.ledger.trust)
+        written = self._writer.write(together, self._abandoned, self._books.ledger.trust)
         self._pace.took(_rows(items), (time.monotonic() - began_s) * 1_000)
-        return missing
+        return written
 
     # ---- steps -------------------------------------------------------------------------------------------------
 
@@ -220,9 +242,36 @@ class Landing:
         schema, found = statements(action.schema_path), cleanups(action.schema_path)
         self._ensure(schema.path, schema.indexes)
         parameters = {"AWS_ID": step.account_id, "UPDATE_TAG": step.update_tag}
-        if found.queries and self._certain(lambda: self._writer.query(Query(found.probe, parameters))).records[0][0]:
-            for query in found.queries:
+        probe, queries = found.probe, found.queries
+        if step.untouched and found.by_id:
+            stale = self._stale(step, found.older, parameters, schemas.label(action.schema_path))
+            for query in found.by_id:
+                for start in range(0, len(stale), CLEANUP_ROWS):
+                    self._delete(query, tally, {**parameters, "IDS": stale[start : start + CLEANUP_ROWS]})
+            probe, queries = found.rest, queries[len(found.by_id) :]
+        if queries and self._certain(lambda: self._writer.query(Query(probe, parameters))).records[0][0]:
+            for query in queries:
                 self._delete(query, tally, parameters)
+
+    def _stale(self, step: Step, older: str, parameters: Mapping[str, Any], label: str) -> list[Any]:
+        """Ids of nodes that are older than the run, and that it has not seen. Raises UnreadableMessage."""
+        of = step.run_id, step.account_id
+        unknown = self._seen.unknown(of, step.untouched)
+        for message in self._read(unknown):
+            self._see_again(decode(message))
+        if gone := self._seen.unknown(of, unknown):
+            raise UnreadableMessage(
+                f"{len(gone)} messages that tell which nodes are still there are no longer in Kafka, so nothing was "
+                f"deleted. The next sync makes up for it; {variable('kafka', 'retention_hours')} is how long they stay."
+            )
+        seen = self._seen.hashes(of, label)
+        return self._certain(lambda: self._writer.ids(older, parameters, seen))
+
+    def _see_again(self, item: RowsItem) -> None:
+        """All of its nodes: those that were written then are newer anyway."""
+        id_at = statements(item.header.schema).id_at
+        if id_at is not None:
+            self._saw(item, item.rows.column(id_at))
 
     def _derive(self, step: Step, action: DeriveLinks, tally: _Tally) -> None:
         found = derivation(action.schema_path)
@@ -323,16 +372,16 @@ def _rows(items: Sequence[RowsItem]) -> int:
     return sum(len(item.rows) for item in items)
 
 
-def _place(item: RowsItem) -> tuple[int, int]:
+def _place(item: RowsItem) -> Place:
     return item.message.partition, item.message.offset
 
 
-def _deferrals(missing: Sequence[Missing]) -> dict[tuple[int, int], tuple[Deferral, ...]]:
+def _deferrals(missing: Sequence[Missing]) -> dict[Place, tuple[Deferral, ...]]:
     """Counted per message and relationship; a message that was split has several entries of one relationship."""
     counts: Counter[tuple[int, int, int]] = Counter()
     for entry in missing:
         counts[(*_place(entry.item), entry.relationship)] += entry.rows
-    found: dict[tuple[int, int], list[Deferral]] = {}
+    found: dict[Place, list[Deferral]] = {}
     for (partition, offset, relationship), rows in sorted(counts.items()):
         deferral = Deferral(partition=partition, offset=offset, relationship=relationship, rows=rows)
         found.setdefault((partition, offset), []).append(deferral)

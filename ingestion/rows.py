@@ -58,6 +58,10 @@ class Prepared:
                 key.append(columns[item][place])
         return keys
 
+    def is_lazy(self, number: int) -> bool:
+        """Whether the node stays as it is if it did not change, even its `lastupdated`."""
+        return self.items[self.places[number][0]].header.touch == "lazy"
+
     def rows(self, numbers: Sequence[int]) -> list[Row]:
         """[value, …, load, number, fingerprint] of each."""
         wanted: dict[int, list[int]] = {}

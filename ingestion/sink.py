@@ -18,7 +18,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from pydantic import SecretStr
 
 from cartoray.dead_letters import dead_letter_headers
 from cartoray.errors import GraphUnavailable, UnreadableMessage
-from cartoray.events import BatchLanded, Event, MessageRefused, StepLanded, key_of
+from cartoray.events import BatchLanded, Event, MessageRefused, Place, StepLanded, key_of
 from cartoray.kafka import GroupConsumer, Publisher, read_at
 from cartoray.messages import Message
 from cartoray.offsets import OffsetTracker
@@ -39,10 +39,11 @@ from ingestion.attempts import Attempts
 from ingestion.batching import Batch, Batcher, Item, Limits, QueryItem, RowsItem, StepItem
 from ingestion.bookkeeper import Bookkeeper
 from ingestion.first_sight import FirstSight
-from ingestion.landing import Landing, Outcome
+from ingestion.landing import Landed, Landing, Outcome
 from ingestion.pace import Pace
 from ingestion.recovery import backoff_s
 from ingestion.rows import decode
+from ingestion.seen import Seen
 from ingestion.writer import Abandoned, Writer
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class Sink:
         self._pace = Pace(limits.batch_rows, limits.transaction_slow_ms)
         self._tracker = OffsetTracker()
         self._sight = FirstSight()
+        self._seen = Seen()
         self._partitions: set[int] = set()
         self._under_way: _UnderWay | None = None
         self._stopping = threading.Event()  # nobody wants any work any more, not even the present one
@@ -281,6 +283,7 @@ class Sink:
             self._read,
             lambda: abandon.is_set() or self._stopping.is_set(),
             sight=sight,
+            seen=self._seen,
             books=self._books,
             pace=self._pace,
         )
@@ -378,26 +381,24 @@ def _told(run_id: str, headers: dict[str, str], reason: str) -> Event | None:
     return None
 
 
-def _events(items: Iterable[RowsItem], outcomes: dict[tuple[int, int], Outcome], at_ms: int) -> Iterator[BatchLanded]:
+def _events(items: Iterable[RowsItem], outcomes: Mapping[Place, Outcome], at_ms: int) -> Iterator[BatchLanded]:
     """One per job and attempt of a batch, without what was refused."""
-    landed: dict[tuple[str, str, str], list[tuple[int, RowsItem]]] = {}
+    landed: dict[tuple[str, str, str], list[tuple[RowsItem, Landed]]] = {}
     for item in items:
-        if not isinstance(outcomes[item.message.partition, item.message.offset], str):
+        if not isinstance(outcome := outcomes[item.message.partition, item.message.offset], str):
             header = item.header
-            landed.setdefault((header.run_id, header.job_id, header.attempt), []).append((header.sequence, item))
+            landed.setdefault((header.run_id, header.job_id, header.attempt), []).append((item, outcome))
     for (run_id, job_id, attempt), members in landed.items():
-        members.sort(key=lambda member: member[0])
+        members.sort(key=lambda member: member[0].header.sequence)
         yield BatchLanded(
             run_id=run_id,
             job_id=job_id,
             attempt=attempt,
-            sequences=tuple(sequence for sequence, _ in members),
-            rows=tuple(len(item.rows) for _, item in members),
+            sequences=tuple(item.header.sequence for item, _ in members),
+            rows=tuple(len(item.rows) for item, _ in members),
             at_ms=at_ms,
-            deferrals=tuple(
-                deferral
-                for _, item in members
-                for deferral in outcomes[item.message.partition, item.message.offset]
-                if not isinstance(deferral, str)
+            deferrals=tuple(deferral for _, outcome in members for deferral in outcome.deferrals),
+            untouched=tuple(
+                (item.message.partition, item.message.offset) for item, outcome in members if outcome.untouched
             ),
         )

@@ -55,6 +55,10 @@ _INDEX = re.compile(r"^CREATE INDEX IF NOT EXISTS FOR (\(n:\w+\)|\(\)<?-\[r:\w+\
 _UNBOUND = re.compile(r"(MATCH \(n\)<?-\[r:\w+\]->?)\(:(\w+)\)\s+WHERE ")
 _OF_ACCOUNT = "EXISTS {{ (:AWSAccount{{id: $AWS_ID}})-[:RESOURCE]->({}) }}"
 _OTHER_TAG = re.compile(r"(\blastupdated) <> (\$UPDATE_TAG\b)")
+# a cleanup of nodes of the account, or of the relationships that make them so; no other pattern follows
+_OF_NODES = re.compile(
+    r"\s*MATCH \(n:(\w+)\)<-\[s:(\w+)\]-\((:AWSAccount\{id: \$AWS_ID\})\)\s+WHERE [ns]\.lastupdated "
+)
 _GUARD = "WITH DISTINCT "  # from here on, a guarded query does what is left to do once something was found
 _CLEANUP = re.compile(
     r"(?P<var>\w)\.lastupdated <> \$UPDATE_TAG(?P<more>(?:\s+AND [^\n]+)*)\s+"
@@ -110,12 +114,15 @@ class Comparison:
 class Touch:
     """What recognises nodes that are as they should be, without the values of their rows.
 
-    It takes $keys, which end with the values of the fields at `fields_at`, $loads, and $none as the comparison does. If
-    a node carries the fingerprint of its row, and has the relationships that are `touched`, all of these get their
-    `lastupdated`. It answers the numbers of the rows of which this is so.
+    They take $keys, which end with the values of the fields at `fields_at`, $loads, and $none as the comparison does,
+    and answer the numbers of the rows whose node carries their fingerprint, and has the relationships that are
+    `touched`. With `query` all of these get their `lastupdated`. With `lazy` nothing is written; a cleanup then has to
+    go by ids, so it finds no node that other accounts have as well, and there is none for a schema whose cleanup is
+    not of one account's nodes.
     """
 
     query: str
+    lazy: str | None
     fields_at: tuple[int, ...]
 
 
@@ -272,7 +279,8 @@ def touch(path: str, volatile: frozenset[str]) -> Touch | None:
         f"WHERE {' AND '.join(wanted)}",
     ]
     sets = ["SET i.lastupdated = load.lastupdated"]
-    for number, relationship in enumerate(each for each in schemas.relationships(schema) if _is_touched(each)):
+    followed = [each for each in schemas.relationships(schema) if _is_touched(each)]
+    for number, relationship in enumerate(followed):
         r, n = f"r{number}", f"n{number}"
         left, right = _arrow(relationship)
         ends = [
@@ -285,8 +293,14 @@ def touch(path: str, volatile: frozenset[str]) -> Touch | None:
             rewritten(f"WHERE {' AND '.join(ends)}", {}),
         ]
         sets.append(f"{r}.lastupdated = load.lastupdated")
-    query = "\n".join((*lines, ",\n    ".join(sets), "RETURN collect(DISTINCT item[2])"))
-    return Touch(query, tuple(int(at) for at in places))
+    answer = "RETURN collect(DISTINCT item[2])"
+    lazy = None
+    if schema.scoped_cleanup and followed == [schema.sub_resource_relationship]:
+        left, right = _arrow(followed[0])
+        alone = f"AND COUNT {{ (i){left}[:{followed[0].rel_label}]{right}() }} = 1"
+        lazy = "\n".join((*lines, alone, answer))
+    query = "\n".join((*lines, ",\n    ".join(sets), answer))
+    return Touch(query, lazy, tuple(int(at) for at in places))
 
 
 def _is_touched(relationship: CartographyRelSchema) -> bool:
@@ -455,10 +469,17 @@ class Cleanups:
 
     Each answers how many it looked at; fewer than the limit means that it is through. `probe` answers whether there is
     anything at all for them: it is one statement instead of many, and what is to be deleted is the exception.
+
+    Where nodes that did not change are not touched, being old does not make them stale. Then `older` answers the ids of
+    all that may be so, the first statements are run as `by_id` of those $IDS that are, and of the others `rest` is the
+    probe.
     """
 
     probe: str
     queries: tuple[str, ...]
+    older: str
+    by_id: tuple[str, ...]
+    rest: str
 
 
 @lru_cache(maxsize=4096)
@@ -471,7 +492,16 @@ def cleanups(path: str) -> Cleanups:
                 f"The cleanup of {path} needs ${', $'.join(sorted(unknown))}, which no step carries."
             )
     queries = tuple(guarded(bound(query)) for query in stock)
-    return Cleanups(probe(queries), queries)
+    own = [(query, found) for query in queries if (found := _OF_NODES.match(query))]
+    label, rel_label, account = own[0][1].groups() if own else ("", "", "")
+    older = (
+        f"MATCH (n:{label})<-[s:{rel_label}]-({account})\n"
+        "WHERE n.lastupdated < $UPDATE_TAG OR s.lastupdated < $UPDATE_TAG RETURN n.id"
+    )
+    by_id = tuple(
+        f"UNWIND $IDS AS id\n{query.replace(f'(n:{label})', f'(n:{label}{{id: id}})', 1).strip()}" for query, _ in own
+    )
+    return Cleanups(probe(queries), queries, older if own else "", by_id, probe(queries[len(own) :]))
 
 
 def is_guarded(query: str) -> bool:
@@ -482,7 +512,7 @@ def is_guarded(query: str) -> bool:
 def probe(queries: Sequence[str]) -> str:
     """Answers whether any of these queries, which are `guarded`, would find something to delete."""
     sought = (query[: query.index(_GUARD)] for query in queries)
-    return "RETURN " + " OR ".join(f"EXISTS {{\n{text}}}" for text in sought)
+    return "RETURN " + " OR ".join(f"EXISTS {{\n{text}}}" for text in sought) if queries else ""
 
 
 def keeping_newer(query: Query, *, alone: bool) -> Query:

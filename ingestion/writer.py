@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +33,7 @@ from ingestion.rows import (
     Changes,
     Prepared,
     RelationshipRows,
+    Row,
     changed,
     prepare,
     relationship_rows,
@@ -78,6 +79,14 @@ class Missing:
     item: RowsItem
     relationship: int
     rows: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is to be known of rows that were written. `untouched`: ids of nodes that were left as they were, by item."""
+
+    missing: list[Missing]
+    untouched: list[tuple[RowsItem, list[Any]]]
 
 
 @dataclass(frozen=True)
@@ -173,8 +182,8 @@ class Writer:
 
     def write(
         self, groups: Sequence[Group], abandoned: Callable[[], bool] = _never, trust: Trust = NO_TRUST
-    ) -> list[Missing]:
-        """All nodes, then all relationships of `groups`, in one transaction. What could not be related is answered.
+    ) -> Written:
+        """All nodes, then all relationships of `groups`, in one transaction.
 
         Raises WriteFailed, and Abandoned when `abandoned()` became true on the way.
         """
@@ -188,18 +197,19 @@ class Writer:
             except (TypeError, ValueError) as error:
                 raise WriteFailed(Failure(VALUE, _said(error))) from error
         with self._transaction() as transaction:
-            written = []
+            left = []
             for schema, prepared in work:
                 if abandoned():
                     raise Abandoned
-                written.append(self._write_nodes(transaction, schema, prepared, trust.volatile))
-            missing: list[Missing] = []
-            for (schema, prepared), rest in zip(work, written, strict=True):
-                missing += _relate(transaction, schema, prepared, rest, abandoned)
+                left.append(self._write_nodes(transaction, schema, prepared, trust.volatile))
+            written = Written([], [])
+            for (schema, prepared), rest in zip(work, left, strict=True):
+                written.missing.extend(_relate(transaction, schema, prepared, rest, abandoned))
+                written.untouched.extend(_untouched(prepared, rest))
             if abandoned():
                 raise Abandoned
             transaction.commit()
-        return missing
+        return written
 
     def _look(self, unseen: Sequence[str]) -> None:
         """Schemas of which there are no nodes are not compared at first: Neo4j would plan for nothing."""
@@ -253,6 +263,11 @@ class Writer:
         return [rows.key(number) for number in absent]
 
     # ---- what has no rows --------------------------------------------------------------------------------------
+
+    def ids(self, query: str, parameters: Mapping[str, Any], without: Collection[int]) -> list[Any]:
+        """What the query answers, an id each, but for those whose `hash` is in `without`. Raises WriteFailed."""
+        with self._transaction() as transaction:
+            return [id_ for id_ in transaction.stream(query, **parameters) if hash(id_) not in without]
 
     def delete(self, query: str, parameters: Mapping[str, Any]) -> Deleted:
         """One round of a cleanup statement. Raises WriteFailed."""
@@ -448,6 +463,11 @@ class _Transaction:
         self.changed = self.changed or bool(counters.contains_updates and not undone)
         return _Result(keys, records, counters)
 
+    def stream(self, query: str, /, **parameters: Any) -> Iterator[Any]:
+        """The one value of each record of a query that only reads, as they come."""
+        for record in self._inner.run(query, parameters):
+            yield record[0]
+
     def commit(self) -> None:
         self._inner.commit()
         self.committed = True
@@ -517,12 +537,30 @@ def _touch(
 ) -> Sequence[int]:
     """Answers the numbers of the rows that are left to be compared."""
     statement = touch(schema.path, volatile)
-    keys = prepared.keys(statement.fields_at) if statement is not None else []
-    if statement is None or not keys:
+    if statement is None:
         return range(len(prepared))
-    result = transaction.run(statement.query, keys=keys, loads=prepared.loads, none=_NONE)
-    found = set(result.only)
+    by_query: dict[str, list[Row]] = {}
+    for key in prepared.keys(statement.fields_at):
+        lazy = statement.lazy if prepared.is_lazy(key[2]) else None
+        by_query.setdefault(lazy or statement.query, []).append(key)
+    found: set[int] = set()
+    for query, keys in by_query.items():
+        found.update(transaction.run(query, keys=keys, loads=prepared.loads, none=_NONE).only)
     return [number for number in range(len(prepared)) if number not in found]
+
+
+def _untouched(prepared: Prepared, rest: Sequence[int]) -> Iterator[tuple[RowsItem, list[Any]]]:
+    """`rest`: numbers of the rows that were not recognised."""
+    if not any(item.header.touch == "lazy" for item in prepared.items):
+        return
+    written = set(rest)
+    ids: list[list[Any]] = [[] for _ in prepared.items]
+    for number, (at, _) in enumerate(prepared.places):
+        if number not in written:
+            ids[at].append(prepared.ids[number])
+    for item, own in zip(prepared.items, ids, strict=True):
+        if item.header.touch == "lazy" and own:
+            yield item, own
 
 
 def _relate(

@@ -27,7 +27,7 @@ from cartoray.jobs import Account, Job, Run
 from cartoray.kafka import Admin, Publisher
 from cartoray.planning import Request, account, nearest, plan, unmet
 from cartoray.planning import instance as instance_of
-from cartoray.settings import KafkaSettings, Settings
+from cartoray.settings import KafkaSettings, Settings, variable
 from cartoray.stack.simulated_aws import UNANSWERED
 from cartoray.topics import topics
 
@@ -273,6 +273,12 @@ def _plan(config: Settings, asked: _Asked, *, simulated: bool, nonce: str) -> tu
             "what is in the graph of that.",
             highlight=False,
         )
+    if run.touch != config.ingestion.touch:
+        progress_console.print(
+            f"[dim]{variable('ingestion', 'touch')} is {config.ingestion.touch}, but this scope has modules that are "
+            "not native, whose cleanups look at lastupdated: all nodes are touched[/]",
+            highlight=False,
+        )
     return run, jobs
 
 
@@ -313,7 +319,7 @@ def _aws(config: Settings, asked: _Asked, *, simulated: bool) -> Request:
             f"{len(chosen)} accounts, but no role to assume in them: give --role-name NAME or set "
             "CARTORAY_AWS_ROLE_NAME. Without a role, the workers' own credentials are used, which are for one account."
         )
-    return Request(chosen, asked.scope, asked.regions, role, options=asked.options)
+    return Request(chosen, asked.scope, asked.regions, role, options=asked.options, touch=config.ingestion.touch)
 
 
 def _listed(values: list[str] | None) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import neo4j
 
 from cartoray import schemas, wire
+from cartoray.jobs import Touch
 from cartoray.messages import Message
 from ingestion.batching import Group, RowsItem, groups
 from ingestion.fingerprint import PROPERTY
@@ -105,6 +106,7 @@ def messages(
     partition: int = 0,
     offset: int = 0,
     region: str = REGION,
+    touch: Touch = "always",
 ) -> Iterator[Message]:
     """As an intel actor publishes them, with the places that Kafka would give them."""
     rows = list(rows)
@@ -112,7 +114,8 @@ def messages(
     constants = {name: known[name] for name in schemas.constants(schema)}
     for sequence, start in enumerate(range(0, len(rows), per_message)):
         table = wire.encode_rows(rows[start : start + per_message], schemas.fields(schema))
-        header = wire.RowsHeader(run, tag, f"{run}/{account}/{module}", "attempt-1", sequence, schema, constants)
+        job_id = f"{run}/{account}/{module}"
+        header = wire.RowsHeader(run, tag, job_id, "attempt-1", sequence, schema, constants, touch)
         (value,) = wire.split(table, 900_000)
         headers = dict(wire.rows_headers(header))
         yield Message("graph_data", partition, offset + sequence, account.encode(), value, headers)
@@ -135,18 +138,22 @@ def wipe(driver: neo4j.Driver) -> None:
     run(driver, "MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 5000 ROWS")
 
 
-def snapshot(driver: neo4j.Driver) -> tuple[Counter[str], Counter[str]]:
-    """All nodes and relationships with all properties of stock's but `firstseen`, in a form that prints well."""
+def snapshot(driver: neo4j.Driver, *but: str) -> tuple[Counter[str], Counter[str]]:
+    """All nodes and relationships with all properties of stock's but `firstseen`, in a form that prints well.
+
+    `but`: properties that are left out as well.
+    """
+
+    def shown(properties: Mapping[str, Any]) -> str:
+        without = {"firstseen", PROPERTY, *but}
+        return repr(sorted((name, value) for name, value in properties.items() if name not in without))
+
     nodes = run(driver, "MATCH (n) RETURN labels(n), properties(n)")
     relationships = run(driver, "MATCH (a)-[r]->(b) RETURN labels(a), a.id, type(r), properties(r), labels(b), b.id")
     return (
-        Counter(f"{sorted(labels)} {_shown(properties)}" for labels, properties in nodes),
+        Counter(f"{sorted(labels)} {shown(properties)}" for labels, properties in nodes),
         Counter(
-            f"{sorted(start)} {start_id} -{kind} {_shown(properties)}-> {sorted(end)} {end_id}"
+            f"{sorted(start)} {start_id} -{kind} {shown(properties)}-> {sorted(end)} {end_id}"
             for start, start_id, kind, properties, end, end_id in relationships
         ),
     )
-
-
-def _shown(properties: Mapping[str, Any]) -> str:
-    return repr(sorted((name, value) for name, value in properties.items() if name not in ("firstseen", PROPERTY)))

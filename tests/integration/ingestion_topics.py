@@ -6,13 +6,13 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ingestion_rows import ACCOUNT, TAG
 
 from cartoray import wire
-from cartoray.events import EVENT, BatchLanded, Event
+from cartoray.events import EVENT, BatchLanded, Event, Place
 from cartoray.kafka import Admin, Publisher, read_all
 from cartoray.messages import Message
 from cartoray.settings import Settings
@@ -42,8 +42,22 @@ class Bench:
         ]
         return [future.result() for future in futures]
 
-    def step(self, *actions: Action, step_id: str = "step-1", tag: int = TAG) -> Message:
-        step = Step(run_id="run-1", update_tag=tag, step_id=step_id, account_id=ACCOUNT, actions=actions)
+    def step(
+        self,
+        *actions: Action,
+        step_id: str = "step-1",
+        tag: int = TAG,
+        run: str = "run-1",
+        untouched: Sequence[Place] = (),
+    ) -> Message:
+        step = Step(
+            run_id=run,
+            update_tag=tag,
+            step_id=step_id,
+            account_id=ACCOUNT,
+            actions=actions,
+            untouched=tuple(untouched),
+        )
         return Message("", 0, 0, ACCOUNT.encode(), wire.encode_step(step), dict(wire.step_headers(step)))
 
     def events(self) -> list[Event]:

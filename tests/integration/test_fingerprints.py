@@ -3,77 +3,22 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import neo4j
 import pytest
-from cartography.client.core.tx import load
-from ingestion_rows import ACCOUNT, INSTANCE, OTHER, REGION, RESERVATION, TAG, instances, messages, run, snapshot
+from ingestion_rows import ACCOUNT, OTHER, RESERVATION, TAG, instances, messages, run
+from ingestion_syncs import Syncs, write_as_stock
 from ingestion_topics import Bench
 from support.databases import empty, open_graph
 
-from cartoray import schemas
-from cartoray.events import BatchLanded, QueryLanded
-from cartoray.messages import Message
-from cartoray.queries import Query, encode_query
 from cartoray.settings import Settings
-from cartoray.wire import Origin, query_headers
 from ingestion.fingerprint import PROPERTY
-from ingestion.sink import Sink
 
 pytestmark = pytest.mark.stack
 
 COUNT = 30
-Rows = Sequence[dict[str, Any]]
-
-
-class Syncs:
-    """Runs of one account that land through one member, one after the other."""
-
-    def __init__(self, bench: Bench, sink: Sink, graph: neo4j.Driver) -> None:
-        self.bench, self.sink, self.graph = bench, sink, graph
-        self.number = 0
-        self.queries = 0
-
-    def sync(self, rows: Rows) -> int:
-        """Answers how many rows were recognised."""
-        self.number += 1
-        before = self.sink.status().rows_recognised
-        self.bench.publish(messages(INSTANCE, rows, tag=TAG + self.number, run=f"run-{self.number}", per_message=10))
-        self._until(lambda: self._landed(f"run-{self.number}") == len(rows))
-        return self.sink.status().rows_recognised - before
-
-    def query(self, text: str) -> None:
-        """As a module of the newest run would send it."""
-        self.queries += 1
-        run_id = f"run-{self.number}"
-        origin = Origin(run_id, TAG + self.number, f"{run_id}/{ACCOUNT}/module", "attempt", self.queries)
-        value = encode_query(Query(text, {}))
-        self.bench.publish([Message("", 0, 0, ACCOUNT.encode(), value, dict(query_headers(origin)))])
-        self._until(lambda: sum(isinstance(event, QueryLanded) for event in self.bench.events()) == self.queries)
-
-    def _landed(self, run_id: str) -> int:
-        events = (event for event in self.bench.events() if isinstance(event, BatchLanded))
-        return sum(sum(event.rows) for event in events if event.run_id == run_id)
-
-    def _until(self, done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
-        while not done() or self.sink.status().in_flight:
-            assert time.monotonic() < deadline, self.sink.status()
-            time.sleep(0.05)
-
-    def check(self, rows: Rows) -> None:
-        """Stock, which writes everything, finds nothing to change."""
-        ours = snapshot(self.graph)
-        write_as_stock(self.graph, rows, TAG + self.number)
-        assert snapshot(self.graph) == ours
-
-
-def write_as_stock(graph: neo4j.Driver, rows: Rows, tag: int) -> None:
-    with graph.session() as session:
-        load(session, schemas.node_schema(INSTANCE), list(rows), lastupdated=tag, AWS_ID=ACCOUNT, Region=REGION)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +28,9 @@ def shared(stack_settings: Settings) -> Iterator[Syncs]:
         empty(graph)
         for name in ("hibernationoptions", "seen"):  # to make a name is a transaction too, which nobody counts
             run(graph, "CALL db.createProperty($name)", name=name)
-        yield Syncs(bench, sink, graph)
+        syncs = Syncs(bench, sink, graph)
+        yield syncs
+        syncs.close()
     bench.close()
 
 
@@ -174,6 +121,7 @@ def test_without_fingerprints_nothing_is_written_for_them(stack_settings: Settin
     with bench.sink() as sink:
         syncs = Syncs(bench, sink, graph)
         assert [syncs.sync(rows()) for _ in range(2)] == [0, 0]
+        syncs.close()
     bench.close()
     assert run(graph, f"MATCH (n) WHERE n.{PROPERTY} IS NOT NULL RETURN count(n)") == [[0]]
 

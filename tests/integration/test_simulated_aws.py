@@ -172,9 +172,9 @@ def test_a_members_role_may_not_assume_another(aws: SimulatedAws) -> None:
 
 
 def test_expired_credentials_are_refused(aws: SimulatedAws) -> None:
+    client(aws, "ec2", aws.accounts[1]).describe_vpcs()
     aws.faults(session_s=1)
     ec2 = client(aws, "ec2", aws.accounts[1])
-    ec2.describe_vpcs()
     aws.faults(latency_ms=2100)
     client(aws, "sts", config=Config(read_timeout=5)).get_caller_identity()
     aws.faults(latency_ms=0)

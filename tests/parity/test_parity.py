@@ -23,7 +23,8 @@ from actors.modules import NativeModule, modules
 from cartoray.settings import Neo4jSettings, Settings
 from cartoray.stack.simulated_aws import SimulatedAws, start_simulated_aws
 
-pytestmark = [pytest.mark.stack, pytest.mark.ray]
+# the first test waits for all syncs, most of the time for stock's
+pytestmark = [pytest.mark.stack, pytest.mark.ray, pytest.mark.timeout(900)]
 
 MODULES = ("ec2:instance", "ec2:vpc", "ec2:subnet", "ec2:security_group", "ec2:network_interface", "ec2:volumes")
 LEFT_REGION = "eu-west-1"

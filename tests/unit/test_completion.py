@@ -112,7 +112,7 @@ def test_order_and_repetition_change_nothing(chance: random.Random, repeated: in
         *planned(),
         *everything(),
         JobStarted(run_id="r1", job_id=job_id("r1", A, "x"), attempt="a0", actor="i", at_ms=2),
-        landed(A, "x", 0, attempt="a0"),
+        landed(A, "x", 0, attempt="a0", untouched=((0, 1),)),
         ended(B, "y", 2, attempt="a0", failed="denied"),
         MessageRefused(run_id="r1", job_id=job_id("r1", B, "x"), attempt="a7", sequence=0, reason="bad"),
     ]
@@ -219,6 +219,19 @@ def test_sessions_are_no_runs() -> None:
     runs.apply(QueryLanded(run_id="session-1", job_id="session-1/a/b", attempt="a", sequence=0, at_ms=1))
     assert list(runs.states) == ["r1"]
     assert runs.latest() is runs.states["r1"]
+
+
+def test_a_cleanup_knows_of_all_messages_of_its_account_whose_nodes_were_not_touched() -> None:
+    untouched = [
+        landed(A, "x", 0, untouched=((0, 7), (0, 5))),
+        landed(A, "y", 0, attempt="died", untouched=((0, 5), (0, 6))),
+        landed(B, "x", 0, untouched=((1, 1),)),
+    ]
+    state = state_after(*planned(), *everything(), *untouched)
+    of = {step.account_id: step.untouched for step in state.owed(FOLLOW_UPS) if "/cleanup/" in step.step_id}
+    assert of == {A: ((0, 5), (0, 6), (0, 7)), B: ((1, 1),)}
+    land(state, "cleanup", "settle")
+    assert [step.untouched for step in state.owed(FOLLOW_UPS)] == [(), ()]  # what is derived needs to know of none
 
 
 def test_many_deferred_relationships_are_many_steps_of_a_bounded_size() -> None:

@@ -90,6 +90,13 @@ def test_a_scope_leaves_out_what_is_not_asked_for_and_says_what_is_read_from_the
     assert unmet(run, MIXED) == {"tags": ("balancer", "ec2:vpc")}
 
 
+def test_nodes_are_touched_in_runs_with_modules_whose_cleanups_look_at_when_they_were() -> None:
+    run, _ = plan(Request(ACCOUNTS[:1], modules=("native",), touch="lazy"), KNOWN, now_ms=0, nonce="x")
+    assert {job.touch for job in run.jobs()} == {"lazy"}
+    run, _ = plan(Request(ACCOUNTS[:1], modules=("tags",), touch="lazy"), MIXED, now_ms=0, nonce="x")
+    assert {job.touch for job in run.jobs()} == {"always"}
+
+
 def test_native_and_analysis_stand_for_all_such_modules() -> None:
     run, _ = plan(Request(ACCOUNTS[:1], modules=("native",)), MIXED, now_ms=0, nonce="x")
     assert set(run.modules) == {"account", "ec2:instance", "ec2:vpc", "network"}

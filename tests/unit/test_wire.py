@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -170,6 +171,8 @@ def test_headers_come_back_as_they_went() -> None:
     headers = dict(wire.rows_headers(HEADER))
     assert wire.kind_of(headers) == "rows"
     assert wire.rows_header(headers) == HEADER
+    lazy = replace(HEADER, touch="lazy")
+    assert wire.rows_header(dict(wire.rows_headers(lazy))) == lazy
 
 
 @pytest.mark.parametrize("name", ["run", "tag", "job", "attempt", "sequence", "schema", "constants"])

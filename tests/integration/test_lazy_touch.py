@@ -1,0 +1,143 @@
+"""Nodes that did not change keep their `lastupdated`, and a cleanup still deletes what stock's would, and no more."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ingestion_rows import ACCOUNT, INSTANCE, OTHER, instances, messages, run, snapshot
+from ingestion_syncs import Syncs, write_as_stock
+from ingestion_topics import Bench
+from support.databases import empty, open_graph
+
+from cartoray.settings import Settings
+
+pytestmark = pytest.mark.stack
+
+COUNT = 30
+IDS = "MATCH (:AWSAccount {id: $account})-[:RESOURCE]->(n:AWSEC2Instance) RETURN n.id ORDER BY n.id"
+
+
+@pytest.fixture(scope="module")
+def shared(stack_settings: Settings) -> Iterator[Syncs]:
+    bench = Bench(stack_settings)
+    with open_graph(stack_settings.neo4j) as graph, bench.sink() as sink:
+        empty(graph)
+        syncs = Syncs(bench, sink, graph)
+        yield syncs
+        syncs.close()
+    bench.close()
+
+
+@pytest.fixture
+def syncs(shared: Syncs) -> Syncs:
+    """After two syncs of `rows()`: during the first one, Neo4j makes names and indexes that are new to it."""
+    run(shared.graph, "MATCH (n:AWSEC2Instance) DETACH DELETE n")
+    run(shared.graph, "UNWIND $ids AS id MERGE (:AWSAccount {id: id, lastupdated: 0})", ids=[ACCOUNT, OTHER])
+    for _ in range(2):
+        shared.sync(rows())
+    return shared
+
+
+def rows() -> list[dict[str, Any]]:
+    return [dict(row) for row in instances(COUNT)]
+
+
+def ids(syncs: Syncs, account: str = ACCOUNT) -> set[str]:
+    return {id_ for (id_,) in run(syncs.graph, IDS, account=account)}
+
+
+def test_what_did_not_change_stays_as_it_is(syncs: Syncs) -> None:
+    before = snapshot(syncs.graph)
+    assert syncs.sync(rows(), "lazy") == COUNT
+    assert snapshot(syncs.graph) == before
+    changed = rows()
+    changed[7] |= {"State": "gone", "Architecture": None}
+    assert syncs.sync([*changed, {"InstanceId": "i-new"}], "lazy") == COUNT - 1
+    (touched,) = run(syncs.graph, "MATCH (n:AWSEC2Instance {lastupdated: $tag}) RETURN collect(n.id)", tag=syncs.tag)[0]
+    assert set(touched) == {changed[7]["InstanceId"], "i-new"}
+    expected = snapshot(syncs.graph, "lastupdated")
+    write_as_stock(syncs.graph, [*changed, {"InstanceId": "i-new"}], syncs.tag)
+    assert snapshot(syncs.graph, "lastupdated") == expected
+
+
+def test_a_cleanup_deletes_what_is_not_there_any_more(syncs: Syncs) -> None:
+    syncs.sync(rows(), "lazy")
+    assert (syncs.cleanup().nodes_deleted, len(ids(syncs))) == (0, COUNT)
+    syncs.sync(rows()[3:], "lazy")
+    landed = syncs.cleanup()
+    assert (landed.nodes_deleted, landed.reason) == (3, "")
+    assert ids(syncs) == {row["InstanceId"] for row in rows()[3:]}
+    syncs.sync(rows(), "always")  # and the next one that goes by `lastupdated` finds everything
+    assert (syncs.cleanup().nodes_deleted, len(ids(syncs))) == (0, COUNT)
+
+
+def test_a_member_that_did_not_see_the_rows_reads_them_again(syncs: Syncs, stack_settings: Settings) -> None:
+    syncs.sync(rows()[3:], "lazy")
+    another = type(syncs.sink._seen)()  # as of a member that takes over
+    syncs.sink._seen = another
+    assert syncs.cleanup().nodes_deleted == 3
+    assert ids(syncs) == {row["InstanceId"] for row in rows()[3:]}
+
+
+def test_nothing_is_deleted_when_it_cannot_be_told_what_is_there(syncs: Syncs) -> None:
+    syncs.sync(rows()[3:], "lazy")
+    landed = syncs.cleanup(untouched=[(0, 10**6), (99, 1)])
+    assert landed.reason.startswith("2 messages that tell which nodes are still there are no longer in Kafka")
+    assert "CARTORAY_KAFKA_RETENTION_HOURS" in landed.reason
+    assert len(ids(syncs)) == COUNT
+
+
+def test_what_two_accounts_have_is_touched_so_that_neither_deletes_it(syncs: Syncs) -> None:
+    theirs = rows()[:10]
+    for _ in range(3):
+        syncs.sync(theirs, "lazy", account=OTHER)
+        syncs.sync(rows(), "lazy")
+    syncs.number += 1
+    syncs.publish(theirs, "lazy", account=OTHER)
+    syncs.publish(rows()[20:], "lazy")  # the first account has lost twenty, of which the other one has ten
+    assert syncs.cleanup().nodes_deleted == 10
+    assert ids(syncs, OTHER) == {row["InstanceId"] for row in theirs}
+    assert ids(syncs) == {row["InstanceId"] for row in rows()[20:]}
+
+
+def test_rows_that_come_in_one_batch_are_touched_as_their_runs_ask_for(syncs: Syncs) -> None:
+    syncs.number += 1
+    lazy, always = rows()[:10], rows()[10:]
+    mixed = [
+        next(messages(INSTANCE, some, tag=syncs.tag, run=syncs.run_id, module=touch, touch=touch))  # type: ignore[arg-type]
+        for some, touch in ((lazy, "lazy"), (always, "always"))
+    ]
+    syncs.bench.publish(mixed)
+    syncs._until(lambda: sum(sum(event.rows) for event in syncs._batches()) == COUNT)
+    (touched,) = run(syncs.graph, "MATCH (n:AWSEC2Instance {lastupdated: $tag}) RETURN collect(n.id)", tag=syncs.tag)[0]
+    assert set(touched) == {row["InstanceId"] for row in always}
+    assert syncs.cleanup().nodes_deleted == 0
+
+
+def test_whatever_changes_the_graph_holds_what_the_last_sync_found(syncs: Syncs) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    there = {row["InstanceId"]: row for row in rows()}
+    recognised = 0
+    for _ in range(12):
+        for id_ in chance.sample(sorted(there), min(len(there), chance.randrange(4))):
+            if chance.random() < 0.5:
+                del there[id_]
+            else:
+                there[id_] = there[id_] | {"State": chance.choice(["a", "b", None])}
+        for row in chance.sample(rows(), chance.randrange(3)):
+            there.setdefault(row["InstanceId"], row)
+        if chance.random() < 0.2:
+            run(syncs.graph, "MATCH (n:AWSEC2Instance) WHERE rand() < 0.3 SET n.state = 'somebody'")
+        recognised += syncs.sync(list(there.values()), chance.choice(["lazy", "lazy", "always"]))
+        syncs.cleanup()
+        assert ids(syncs) == there.keys()
+    syncs.sync(list(there.values()), "lazy")
+    ours = snapshot(syncs.graph, "lastupdated")
+    write_as_stock(syncs.graph, list(there.values()), syncs.tag)
+    assert snapshot(syncs.graph, "lastupdated") == ours
+    assert recognised > 0

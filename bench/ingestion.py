@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -252,14 +252,13 @@ def _create(settings: Settings, processes: int, count: int, base_tag: int) -> tu
             load(session, EC2InstanceSchema(), rows, lastupdated=base_tag, AWS_ID=account, Region=REGION)
         query = "MATCH (:AWSAccount{id: $id})-[r]->(n) RETURN labels(n) AS labels, properties(n), properties(r)"
         made = {account: session.run(query, id=account).single(strict=True).values() for account in data}
-        refs = asdict(EC2InstanceSchema().properties)
-        fields_of = {name: ref.name for name, ref in refs.items() if not ref.set_in_kwargs}
         session.run("MATCH (n:AWSEC2Instance) DETACH DELETE n").consume()
         work = []
         for account, rows in data.items():
             labels, node, relationship = made[account]
-            ready = [node | {name: row[field] for name, field in fields_of.items()} for row in rows]
-            ready = [{name: value for name, value in each.items() if value is not None} for each in ready]
+            # no two fields of a row have the same value, and what is no field's is the same for all rows
+            field_of = {name: field for name, value in node.items() for field in rows[0] if rows[0][field] == value}
+            ready = [node | {name: row[field] for name, field in field_of.items()} for row in rows]
             work.append((account, labels, ready, relationship))
         context = multiprocessing.get_context("spawn")
         begin = context.Barrier(processes + 1)

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
@@ -44,7 +45,6 @@ COLUMNS_MAX = 1_000
 DECOMPRESSED_BYTES_MAX = 64 * 1024 * 1024
 _JSON_COLUMN = {b"cartoray.encoding": b"json"}
 _ISO_COLUMN = {b"cartoray.encoding": b"iso"}
-_READ: Mapping[bytes, Callable[[str], Any]] = {b"json": json.loads, b"iso": datetime.fromisoformat}
 # what pyarrow, struct and json raise on bytes that are not what they should be
 _UNREADABLE = (
     pa.ArrowException,
@@ -56,6 +56,28 @@ _UNREADABLE = (
     IndexError,
     RecursionError,
 )
+
+
+def _to_iso(value: datetime) -> str:
+    """2026-01-02T03:04:05+01:00[Europe/Berlin]: Neo4j keeps the zone's name, where a date-time has one."""
+    name = _zone(value)
+    return value.isoformat() + (f"[{name}]" if name else "")
+
+
+def _zone(value: datetime) -> str | None:
+    """Its name, as zoneinfo and pytz have it."""
+    return getattr(value.tzinfo, "key", None) or getattr(value.tzinfo, "zone", None)
+
+
+def _from_iso(text: str) -> datetime:
+    iso, _, name = text.rstrip("]").partition("[")
+    try:
+        return datetime.fromisoformat(iso).astimezone(ZoneInfo(name)) if name else datetime.fromisoformat(iso)
+    except ZoneInfoNotFoundError:
+        raise ValueError(f"{name:.80} is no time zone") from None
+
+
+_READ: Mapping[bytes, Callable[[str], Any]] = {b"json": json.loads, b"iso": _from_iso}
 _UTC = pa.timestamp("us", tz="+00:00")  # read back as datetime.timezone.utc, which Neo4j stores as stock's tzutc
 
 
@@ -86,7 +108,7 @@ def encode_rows(rows: Sequence[Row], columns: Sequence[str]) -> pa.Table:
     """`rows` (one per node, in order) as a table of `columns`; a field that a row lacks is null.
 
     Types are inferred per column over all rows. A column that mixes types, or holds maps, travels as JSON; date-times
-    that are not all in UTC travel as texts, since Arrow has one zone a column.
+    that are not all at offset 0 travel as texts, since Arrow has one zone a column.
     Raises RowRejected naming row and field: an integer beyond 64 bits, or a value of no known type.
     """
     fields, arrays = [], []
@@ -104,8 +126,8 @@ def _encode_column(column: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         array = None
     if array is not None and pa.types.is_timestamp(array.type):
-        if any(value is not None and value.utcoffset() != timedelta(0) for value in values):
-            texts = [None if value is None else value.isoformat() for value in values]
+        if any(value is not None and (value.utcoffset() != timedelta(0) or _zone(value)) for value in values):
+            texts = [None if value is None else _to_iso(value) for value in values]
             return pa.field(column, pa.string(), metadata=_ISO_COLUMN), pa.array(texts, pa.string())
         array = array.cast(_UTC)
     if array is not None and not _kept(array.type, values):

@@ -66,6 +66,7 @@ class GraphDriver:
         self.settings, self.name = settings, name
         self._gate, self._own_gate = gate or LagGate(settings), gate is None
         self.streams = Streams(settings.kafka, name, self._gate)
+        # of a cluster the leader is asked: what has landed is there already, while others may lag behind
         self.reads = open_driver(settings.neo4j, name, connections=_READS_MAX)
         if self._own_gate:
             self._gate.start()
@@ -91,7 +92,7 @@ class GraphDriver:
         """
         if self._indexes is None:
             with self.reads.session(database=self.settings.neo4j.database) as session:
-                self._indexes = set(session.execute_read(lambda transaction: transaction.run(_INDEXES).value()))
+                self._indexes = set(session.execute_write(lambda transaction: transaction.run(_INDEXES).value()))
         index = " ".join(query.rstrip("; \n").split())
         new = index not in self._indexes
         self._indexes.add(index)
@@ -157,7 +158,7 @@ class GraphSession:
     def execute_read(self, function: Callable[Concatenate[Any, P], T], /, *arguments: P.args, **named: P.kwargs) -> T:
         self.flush()
         with self._driver.session(database=self._settings.neo4j.database) as session:
-            return session.execute_read(function, *arguments, **named)
+            return session.execute_write(function, *arguments, **named)  # see `GraphDriver.reads`
 
     def begin_transaction(self, **_: object) -> Transaction:
         return Transaction(self)
@@ -194,7 +195,7 @@ class GraphSession:
     def _read(self, query: str, parameters: Mapping[str, Any]) -> _Read:
         self.flush()
         with self._driver.session(database=self._settings.neo4j.database) as session:
-            return _Read(session.execute_read(_fetch, query, parameters))
+            return _Read(session.execute_write(_fetch, query, parameters))  # see `GraphDriver.reads`
 
     def _send_rows(self, path: str, rows: Sequence[Mapping[str, Any]], constants: Mapping[str, Any]) -> bool:
         """Whether they can travel as rows: what mixes types in odd ways, or lacks a constant, goes as a query."""

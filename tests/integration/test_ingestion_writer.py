@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import neo4j
 import pytest
@@ -149,6 +150,50 @@ def test_what_changed_is_written_as_stock_writes_it(graph: neo4j.Driver, writer:
     accounts(graph)
     stock(graph, INSTANCE, rows, tag=TAG + 1)
     assert snapshot(graph) == ours
+
+
+VALUES = [
+    2**63 - 1,
+    -(2**63),
+    0.1,
+    -0.0,
+    float("nan"),
+    float("inf"),
+    True,
+    "",
+    "\u0000 ü \U0001f600",
+    [],
+    ["a", ""],
+    [1, 2],
+    [1.5, 2.0],
+    [True, False],
+    datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC),
+    datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=-5, minutes=-30))),
+    datetime(2026, 7, 2, tzinfo=ZoneInfo("Europe/Berlin")),
+    datetime(2026, 1, 2),
+    [datetime(2026, 1, 2, tzinfo=UTC)],
+    None,
+]
+
+
+def test_values_have_the_types_that_stock_gives_them(graph: neo4j.Driver, writer: Writer) -> None:
+    """Written as new nodes, over other values, and over themselves."""
+    typed = "MATCH (n:AWSEC2Instance) RETURN n.id, valueType(n.tenancy), n.tenancy ORDER BY n.id"
+    rows = [{"InstanceId": f"i-{at:02}", "Tenancy": value} for at, value in enumerate(VALUES)]
+    others = [row | {"Tenancy": VALUES[at - 1]} for at, row in enumerate(rows)]
+    accounts(graph)
+    stock(graph, INSTANCE, rows, tag=TAG)
+    want = repr(run(graph, typed))
+    wipe(graph)
+    accounts(graph)
+    for number, table in enumerate((rows, others, rows, rows)):
+        # one value a message, since beside others of its column it may travel in another way
+        writer.write(
+            grouped(items(*(messages(INSTANCE, [row], tag=TAG + number, offset=at) for at, row in enumerate(table))))
+        )
+        writer = again(writer)
+        if table is rows:
+            assert repr(run(graph, typed)) == want, number
 
 
 def test_what_another_schema_changed_is_put_right(graph: neo4j.Driver, writer: Writer) -> None:

@@ -7,6 +7,7 @@ import struct
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
@@ -67,11 +68,24 @@ def test_a_column_that_mixes_types_comes_back_exactly() -> None:
         [datetime(2030, 1, 1, tzinfo=timezone(timedelta(hours=2))), None],
         [datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=timezone(timedelta(hours=-5)))],
         [datetime(2030, 1, 1), None],
+        [datetime(2030, 7, 1, tzinfo=ZoneInfo("Europe/Berlin")), datetime(2030, 1, 1, tzinfo=UTC)],
+        [datetime(2029, 10, 28, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin"))],
+        [datetime(2030, 1, 1, tzinfo=ZoneInfo("UTC"))],
+        [float("nan"), float("-inf"), -0.0, None],
+        [[float("nan"), 1.0], None],
     ],
 )
 def test_what_arrow_has_one_type_or_zone_for_comes_back_as_it_went(values: list[Any]) -> None:
     back = [row["v"] for row in through([{"v": value} for value in values], ["v"])]
     assert repr(back) == repr(values)  # since 7 == 7.0, and one instant is the same in all zones
+
+
+def test_a_time_zone_that_nobody_knows_is_refused() -> None:
+    column = pa.field("v", pa.string(), metadata={b"cartoray.encoding": b"iso"})
+    table = pa.table([["2030-01-01T00:00:00+01:00[Nowhere/Land]"]], schema=pa.schema([column]))
+    (value,) = wire.split(table, 50_000)
+    with pytest.raises(UnreadableMessage, match="Nowhere/Land is no time zone"):
+        wire.decode_rows(value)
 
 
 def test_a_field_that_a_row_lacks_is_null_and_one_that_is_not_asked_for_is_not_sent() -> None:

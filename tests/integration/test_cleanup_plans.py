@@ -1,0 +1,90 @@
+"""No cleanup looks through a whole label for one account: Neo4j's plans begin at the account, or at an id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import neo4j
+import pytest
+from ingestion_rows import ACCOUNT, OTHER, run
+
+from actors.modules import NativeModule, modules
+from cartoray import schemas
+from ingestion.derivations import derivation
+from ingestion.statements import cleanups, statements
+
+pytestmark = pytest.mark.stack
+
+OWN, OTHERS = 50, 5_000  # nodes of each label
+PARAMETERS = {
+    "AWS_ID": ACCOUNT,
+    "UPDATE_TAG": 2,
+    "LIMIT_SIZE": 1_000,
+    "_sub_resource_id": ACCOUNT,
+    "_sub_resource_label": "AWSAccount",
+    "IDS": [f"own-{number}" for number in range(OWN)],
+}
+
+
+@pytest.fixture
+def planted(graph: neo4j.Driver) -> neo4j.Driver:
+    """Of each label that native modules clean up, few nodes of the account and many of another; all of them stale."""
+    for module in modules().values():
+        for table in module.tables:
+            for index in statements(table.path).indexes:
+                run(graph, index.query)
+    run(graph, "UNWIND $ids AS id CREATE (:AWSAccount {id: id, lastupdated: 1})", ids=[ACCOUNT, OTHER])
+    for label in sorted({schemas.label(path) for path in cleaned()}):
+        for account, name, count in ((ACCOUNT, "own", OWN), (OTHER, "other", OTHERS)):
+            run(
+                graph,
+                f"MATCH (a:AWSAccount {{id: $account}}) UNWIND range(0, $count - 1) AS number "
+                f"CREATE (:{label} {{id: $name + '-' + number, lastupdated: 1}})<-[:RESOURCE {{lastupdated: 1}}]-(a)",
+                account=account,
+                name=name,
+                count=count,
+            )
+    run(graph, "CALL db.awaitIndexes(60)")
+    return graph
+
+
+def cleaned() -> list[str]:
+    found: list[NativeModule] = list(modules().values())
+    return [schemas.path_of(cleanup.schema()) for module in found for cleanup in module.cleanup]
+
+
+def texts() -> Iterator[str]:
+    for path in dict.fromkeys(cleaned()):
+        found = cleanups(path)
+        yield from (found.probe, *found.queries, found.older, *found.by_id, found.rest)
+    for module in modules().values():
+        for link in module.derive:
+            yield derivation(schemas.path_of(link())).cleanup
+
+
+def operators(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("children", ()):
+        yield from operators(child)
+
+
+def test_no_plan_begins_with_a_scan(planted: neo4j.Driver) -> None:
+    scans = ("Scan", "SeekByRange", "Contains")
+    looked_at = 0
+    with planted.session() as session:
+        for text in filter(None, dict.fromkeys(texts())):
+            plan = session.run("EXPLAIN " + text, PARAMETERS).consume().plan  # type: ignore[arg-type]
+            found = {str(each["operatorType"]).partition("@")[0] for each in operators(plan)}
+            assert not [each for each in found if any(scan in each for scan in scans)], f"{found}\n{text}"
+            looked_at += 1
+    assert looked_at > 50
+
+
+def test_what_is_looked_at_does_not_grow_with_what_other_accounts_have(planted: neo4j.Driver) -> None:
+    with planted.session() as session:
+        for path in dict.fromkeys(cleaned()):
+            found = cleanups(path)
+            for text in filter(None, (found.probe, found.older)):
+                profile = session.run("PROFILE " + text, PARAMETERS).consume().profile  # type: ignore[arg-type]
+                assert sum(each.get("dbHits", 0) for each in operators(profile)) < 40 * OWN, text

@@ -58,6 +58,9 @@ bench: .venv/.built  ## a first sync of 10 accounts, against stock Cartography: 
 bench-ingestion: .venv/.built  ## rows a second into Neo4j, against stock Cartography: many minutes
 	$(BIN)/python -W ignore -m bench.ingestion
 
+bench-backlog: .venv/.built  ## a million rows wait in Kafka, and are in the graph then: half an hour
+	$(BIN)/python -W ignore -m bench.backlog
+
 bench-comparing: .venv/.built  ## ways to find in Neo4j what did not change: minutes
 	$(BIN)/python -W ignore -m bench.comparing
 

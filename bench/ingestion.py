@@ -126,7 +126,7 @@ def _play(
         session.run(EMPTY).consume()
         for account in instances(count, 0):
             session.run("MERGE (a:AWSAccount{id: $id})", id=account).consume()
-        with _pool(settings, members) if members else _nothing() as send:
+        with pool(settings, members) if members else _nothing() as send:
             for at, work in enumerate(WORK):
                 data, tag, before = instances(count, work.stage), base_tag + at, _cpu_s(pids)
                 if send is None:
@@ -156,7 +156,7 @@ def _nothing() -> Iterator[None]:
 
 
 @contextmanager
-def _pool(settings: Settings, members: int) -> Iterator[Any]:
+def pool(settings: Settings, members: int) -> Iterator[Any]:
     """Members of the pool, each a process; what is yielded sends rows, and answers the seconds until all landed."""
     kafka = settings.kafka.model_copy(update={"topic_prefix": f"bench{time.monotonic_ns()}."})
     settings = settings.model_copy(update={"kafka": kafka})
@@ -164,8 +164,10 @@ def _pool(settings: Settings, members: int) -> Iterator[Any]:
     Admin(kafka).ensure(names)
     context = multiprocessing.get_context("spawn")
     stop, peaks = context.Event(), context.SimpleQueue()
-    pool = [context.Process(target=_member, args=(settings, f"ingestion-{at}", stop, peaks)) for at in range(members)]
-    for process in pool:
+    processes = [
+        context.Process(target=_member, args=(settings, f"ingestion-{at}", stop, peaks)) for at in range(members)
+    ]
+    for process in processes:
         process.start()
     publisher = Publisher(kafka, "bench")
     follower = Follower(kafka, names.events.name, "bench", from_end=True)
@@ -187,9 +189,9 @@ def _pool(settings: Settings, members: int) -> Iterator[Any]:
         yield send
     finally:
         stop.set()
-        for process in pool:
+        for process in processes:
             process.join()
-        print(f"peak memory of a member: {max(peaks.get() for _ in pool) / 1024:.0f} MB", flush=True)
+        print(f"peak memory of a member: {max(peaks.get() for _ in processes) / 1024:.0f} MB", flush=True)
         publisher.close()
         follower.close()
 
@@ -311,10 +313,10 @@ def _digest(session: neo4j.Session, base_tag: int | None) -> str:
 
 
 @contextmanager
-def server(heap: str) -> Iterator[tuple[Settings, Mapping[str, int]]]:
+def server(heap: str, pagecache: str = "1g") -> Iterator[tuple[Settings, Mapping[str, int]]]:
     """Settings that lead to a Kafka and a Neo4j, and their process ids."""
     folder = Path(tempfile.mkdtemp(prefix="cartoray-bench-"))
-    os.environ["CARTORAY_STACK_NEO4J_HEAP"] = heap
+    os.environ |= {"CARTORAY_STACK_NEO4J_HEAP": heap, "CARTORAY_STACK_NEO4J_PAGECACHE": pagecache}
     try:
         run_command(folder, "up")
         servers = StateFolder(folder / StackSettings().state_dir).read().servers.values()

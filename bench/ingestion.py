@@ -6,7 +6,7 @@ batch size. cartoray has the rows come through Kafka: timed is from the first me
 database, with members of the pool that are up. After each work the two graphs are compared, all that stock has but
 `firstseen`, and `lastupdated` where that is not written.
 
-What a server can take at most is shown by `CREATE`: the same graph from maps of ready properties, by some processes at
+What a server can take at most is shown by `CREATE`: the same graph from lists of ready properties, by some processes at
 once, without looking for anything but the account.
 """
 
@@ -261,7 +261,13 @@ def _create(settings: Settings, processes: int, count: int, base_tag: int) -> tu
             # no two fields of a row have the same value, and what is no field's is the same for all rows
             field_of = {name: field for name, value in node.items() for field in rows[0] if rows[0][field] == value}
             ready = [node | {name: row[field] for name, field in field_of.items()} for row in rows]
-            work.append((account, labels, ready, relationship))
+            names = sorted(ready[0])
+            created = ", ".join(f"{name}: row[{place}]" for place, name in enumerate(names))
+            query = (
+                "MATCH (a:AWSAccount{id: $id}) UNWIND $rows AS row "
+                f"CREATE (a)-[r:RESOURCE]->(n:{':'.join(labels)} {{{created}}}) SET r = $relationship"
+            )
+            work.append((query, account, [[row[name] for name in names] for row in ready], relationship))
         context = multiprocessing.get_context("spawn")
         begin = context.Barrier(processes + 1)
         pool = [
@@ -280,11 +286,7 @@ def _creator(settings: Settings, work: list[Any], begin: Any) -> None:
     with open_driver(settings.neo4j, "bench") as driver, driver.session() as session:
         session.run("RETURN 1").consume()
         begin.wait()
-        for account, labels, rows, relationship in work:
-            query = (
-                f"MATCH (a:AWSAccount{{id: $id}}) UNWIND $rows AS row CREATE (a)-[r:RESOURCE]->(n:{':'.join(labels)}) "
-                "SET n = row, r = $relationship"
-            )
+        for query, account, rows, relationship in work:
             for start in range(0, len(rows), ROWS_PER_MESSAGE):
                 some = rows[start : start + ROWS_PER_MESSAGE]
                 session.run(query, id=account, rows=some, relationship=relationship).consume()

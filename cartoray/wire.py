@@ -28,9 +28,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pyarrow as pa
+import pytz
 from pydantic import TypeAdapter, ValidationError
 
 from cartoray.errors import RowRejected, UnreadableMessage
@@ -70,10 +70,11 @@ def _zone(value: datetime) -> str | None:
 
 
 def _from_iso(text: str) -> datetime:
+    """Zones are those of pytz: one of zoneinfo ends the process in Neo4j's driver (6.2, `DateTime.as_timezone`)."""
     iso, _, name = text.rstrip("]").partition("[")
     try:
-        return datetime.fromisoformat(iso).astimezone(ZoneInfo(name)) if name else datetime.fromisoformat(iso)
-    except ZoneInfoNotFoundError:
+        return datetime.fromisoformat(iso).astimezone(pytz.timezone(name)) if name else datetime.fromisoformat(iso)
+    except pytz.UnknownTimeZoneError:
         raise ValueError(f"{name:.80} is no time zone") from None
 
 

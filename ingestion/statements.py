@@ -52,12 +52,15 @@ _ROWS = re.compile(r"UNWIND \$DictList (?:AS|as) item")
 _SET = re.compile(r"\n\s*SET\s*\n")
 _ASSIGNED = re.compile(r"^i\.(\w+) = (.+)$", re.DOTALL)
 _INDEX = re.compile(r"^CREATE INDEX IF NOT EXISTS FOR (\(n:\w+\)|\(\)<?-\[r:\w+\]->?\(\)) ON \(([^)]+)\);$")
-_UNBOUND = re.compile(r"(MATCH \(n\)<?-\[r:\w+\]->?)\(:(\w+)\)\s+WHERE ")
-_OF_ACCOUNT = "EXISTS {{ (:AWSAccount{{id: $AWS_ID}})-[:RESOURCE]->({}) }}"
+_UNBOUND = re.compile(r"MATCH \(n:(\w+)\)\s+MATCH \(n\)(<?-\[r:\w+\]->?)\(:(\w+)\)\s+WHERE ")
+_SUB_RESOURCE = re.compile(r"MATCH \(n:(\w+)\)(<?-\[s:\w+\]->?)\((:(\w+)\{(\w+): \$\w+\})\)\s+(WHERE )?")
+ALL = "LIMIT 9223372036854775807"  # behind a limit, Neo4j's planner moves no predicate to before it
 _OTHER_TAG = re.compile(r"(\blastupdated) <> (\$UPDATE_TAG\b)")
 # a cleanup of nodes of the account, or of the relationships that make them so; no other pattern follows
 _OF_NODES = re.compile(
-    r"\s*MATCH \(n:(\w+)\)<-\[s:(\w+)\]-\((:AWSAccount\{id: \$AWS_ID\})\)\s+WHERE [ns]\.lastupdated "
+    r"\s*(MATCH \(n\)(<-\[s:\w+\]-)\(sub:AWSAccount\{id: \$AWS_ID\}\)\s+USING INDEX SEEK [^\n]+\s+"
+    r"WITH n, s LIMIT \d+ WHERE n:(\w+)\s+)"
+    r"AND [ns]\.lastupdated "
 )
 _GUARD = "WITH DISTINCT "  # from here on, a guarded query does what is left to do once something was found
 _CLEANUP = re.compile(
@@ -276,6 +279,7 @@ def touch(path: str, volatile: frozenset[str]) -> Touch | None:
         "UNWIND $keys AS item",
         "WITH item, $loads[item[1]] AS load",
         f"MATCH (i:{schema.label}{{id: item[0]}})",
+        f"USING INDEX SEEK i:{schema.label}(id)",  # planned for a graph that was small, it may begin at the account
         f"WHERE {' AND '.join(wanted)}",
     ]
     sets = ["SET i.lastupdated = load.lastupdated"]
@@ -493,14 +497,13 @@ def cleanups(path: str) -> Cleanups:
             )
     queries = tuple(guarded(bound(query)) for query in stock)
     own = [(query, found) for query in queries if (found := _OF_NODES.match(query))]
-    label, rel_label, account = own[0][1].groups() if own else ("", "", "")
-    older = (
-        f"MATCH (n:{label})<-[s:{rel_label}]-({account})\n"
-        "WHERE n.lastupdated < $UPDATE_TAG OR s.lastupdated < $UPDATE_TAG RETURN n.id"
+    start, arrow, label = own[0][1].groups() if own else ("", "", "")
+    older = f"{start}AND (n.lastupdated < $UPDATE_TAG OR s.lastupdated < $UPDATE_TAG)\nRETURN n.id"
+    at_ids = (
+        f"UNWIND $IDS AS id\nMATCH (n:{label}{{id: id}}){arrow}(:AWSAccount{{id: $AWS_ID}})\n"
+        f"USING INDEX SEEK n:{label}(id)\nWITH n, s WHERE true "
     )
-    by_id = tuple(
-        f"UNWIND $IDS AS id\n{query.replace(f'(n:{label})', f'(n:{label}{{id: id}})', 1).strip()}" for query, _ in own
-    )
+    by_id = tuple(query.replace(start, at_ids, 1) for query, _ in own)
     return Cleanups(probe(queries), queries, older if own else "", by_id, probe(queries[len(own) :]))
 
 
@@ -510,9 +513,9 @@ def is_guarded(query: str) -> bool:
 
 
 def probe(queries: Sequence[str]) -> str:
-    """Answers whether any of these queries, which are `guarded`, would find something to delete."""
+    """Answers whether any of these queries, which are `guarded`, would find something to delete; of none, no query."""
     sought = (query[: query.index(_GUARD)] for query in queries)
-    return "RETURN " + " OR ".join(f"EXISTS {{\n{text}}}" for text in sought) if queries else ""
+    return "RETURN " + " OR ".join(f"EXISTS {{\n{text}RETURN 1 AS found\n}}" for text in sought) if queries else ""
 
 
 def keeping_newer(query: Query, *, alone: bool) -> Query:
@@ -539,7 +542,14 @@ def bound(query: str) -> str:
     if "$AWS_ID" in query:
         return query
     named, times = _UNBOUND.subn(
-        rf"\1(m:\2)\n        WHERE ({_OF_ACCOUNT.format('n')} OR {_OF_ACCOUNT.format('m')}) AND ", query
+        rf"""MATCH (sub:AWSAccount{{id: $AWS_ID}})
+        USING INDEX SEEK sub:AWSAccount(id)
+        CALL (sub) {{
+            MATCH (sub)-[:RESOURCE]->(n) WITH n {ALL} WHERE n:\1 MATCH (n)\2(:\3) RETURN r
+            UNION MATCH (sub)-[:RESOURCE]->(m) WITH m {ALL} WHERE m:\3 MATCH (:\1)\2(m) RETURN r
+        }}
+        WITH r WHERE """,
+        query,
     )
     if times != 1:
         raise UnreadableMessage(f"This cleanup would delete what is other accounts': {' '.join(query.split())}")
@@ -552,13 +562,25 @@ def guarded(query: str) -> str:
     Between the MATCH that saw an old `lastupdated` and the DELETE, the writer of another account may refresh a shared
     node. So its lock is taken first, by writing a property, which waits for that writer; then it is looked at again.
 
+    And it begins at the account, or what stands for it elsewhere. By itself, and even with the hint, Neo4j may begin at
+    the label or the index of `lastupdated`, where most nodes of all other accounts are older while a run is under way;
+    behind a limit it cannot.
+
     Raises ValueError for a text of another form than stock's.
     """
     found = _CLEANUP.search(query)
     if found is None:
         raise ValueError(f"Cartography's cleanup query has an unknown form: {query}")
     var, more, delete = found["var"], found["more"], f"{found['detach'] or ''}DELETE {found['var']}"
-    return query[: found.start()] + (
+    before = _SUB_RESOURCE.sub(
+        lambda start: (
+            f"MATCH (n){start[2]}(sub{start[3]})\n        USING INDEX SEEK sub:{start[4]}({start[5]})\n"
+            f"        WITH n, s {ALL} WHERE n:{start[1]}\n        {'AND ' if start[6] else ''}"
+        ),
+        query[: found.start()],
+        count=1,
+    )
+    return before + (
         f"{var}.lastupdated < $UPDATE_TAG{more}\n"
         f"{_GUARD}{var} LIMIT $LIMIT_SIZE\n"
         f"SET {var}._cartoray_lock = true\n"

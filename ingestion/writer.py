@@ -38,7 +38,7 @@ from ingestion.rows import (
     prepare,
     relationship_rows,
 )
-from ingestion.statements import Index, Relationship, Statements, statements, touch
+from ingestion.statements import Index, Relationship, Statements, recognition, statements
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ class Writer:
             return range(len(prepared))
         skip = self._compare_after.get(schema.path, 0)
         self._compare_after[schema.path] = max(0, skip - 1)
-        rest = range(len(prepared)) if skip else _touch(transaction, schema, prepared, volatile)
+        rest = range(len(prepared)) if skip else _recognise(transaction, schema, prepared, volatile)
         self.rows_recognised += len(prepared) - len(rest)
         changes = Changes(list(rest), []) if skip else self._changes(transaction, schema, prepared, rest)
         if changes.whole:
@@ -532,11 +532,11 @@ def _said(error: BaseException) -> str:
     return str(getattr(error, "message", None) or error).split("\n", 1)[0][:500]
 
 
-def _touch(
+def _recognise(
     transaction: _Transaction, schema: Statements, prepared: Prepared, volatile: frozenset[str]
 ) -> Sequence[int]:
     """Answers the numbers of the rows that are left to be compared."""
-    statement = touch(schema.path, volatile)
+    statement = recognition(schema.path, volatile)
     if statement is None:
         return range(len(prepared))
     by_query: dict[str, list[Row]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from ingestion_rows import ACCOUNT, OTHER, run
 from actors.modules import NativeModule, modules
 from cartoray import schemas
 from ingestion.derivations import derivation
-from ingestion.statements import cleanups, statements
+from ingestion.statements import cleanups, guarded, probe, statements
 
 pytestmark = pytest.mark.stack
 
@@ -79,3 +80,17 @@ def test_no_plan_begins_with_a_scan(planted: neo4j.Driver) -> None:
             assert not [each for each in found if any(scan in each for scan in scans)], f"{found}\n{text}"
             looked_at += 1
     assert looked_at > 50
+
+
+def test_cleanups_of_other_providers_run_without_the_indexes_that_they_ask_for(graph: neo4j.Driver) -> None:
+    for path in (
+        "cartography.models.github.repos:GitHubRepositorySchema",
+        "cartography.models.okta.user:OktaUserSchema",
+        "cartography.models.kubernetes.pods:KubernetesPodSchema",
+        "cartography.models.gcp.compute.vpc:GCPVpcSchema",
+    ):
+        for query in schemas.cleanup(path):
+            names = set(re.findall(r"\$(\w+)", query)) - {"LIMIT_SIZE"}
+            parameters = {**dict.fromkeys(names, 1), "LIMIT_SIZE": 10}
+            assert run(graph, guarded(query), **parameters) == [[0]]
+            assert run(graph, probe([guarded(query)]), **parameters) == [[False]]

@@ -47,6 +47,7 @@ from cartoray.stack.state import StateFolder
 from cartoray.topics import topics
 from ingestion.fingerprint import PROPERTY
 from ingestion.sink import Sink
+from ingestion.statements import LAZY_RUNS
 
 PATH = path_of(EC2InstanceSchema())
 REGION = "us-east-1"
@@ -305,7 +306,7 @@ def _digest(session: neo4j.Session, base_tag: int | None) -> str:
     digest = hashlib.sha256()
     for labels, node, kind, relationship, other in session.run(query):
         for properties in (node, relationship or {}):
-            for name in ("firstseen", PROPERTY):
+            for name in ("firstseen", PROPERTY, LAZY_RUNS):
                 properties.pop(name, None)
             tag = properties.pop("lastupdated", None)
             if tag is not None and base_tag is not None:

@@ -131,8 +131,8 @@ class IngestionSettings(_Group):
     touch: Literal["always", "lazy"] = Field(
         "always",
         description="whether nodes that did not change get the sync's lastupdated. lazy: only with the next change, "
-        "which is much faster; cleanups then go by ids, and queries that look at lastupdated mislead. A sync with "
-        "modules that are not native always touches",
+        "which is faster; cleanups then go by ids, and queries that look at lastupdated mislead. A sync with modules "
+        "that are not native always touches, and so does one without fingerprints",
     )
     retries_max: int = Field(
         30, ge=0, description="of a transaction on transient errors, back-off between them, before the actor gives up"

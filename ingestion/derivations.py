@@ -56,9 +56,10 @@ def derivation(path: str) -> Derivation:
 
 
 def _of_account(cleanup: str, schema: CartographyRelSchema) -> str:
-    """Stock's cleanup, beginning at the account, to which all nodes belong at which these relationships begin.
+    """Stock's cleanup, beginning at the account: by itself it looks through all relationships of the type.
 
-    By itself it looks through all relationships of the type.
+    All nodes at which these begin belong to it, and stay with it: an entry of which that is not so cannot be cleaned up
+    in this way.
     """
     start = f"MATCH (from:{schema.source_node_label})"
     if cleanup.count(start) != 1:

@@ -31,7 +31,7 @@ from ingestion.pace import Pace
 from ingestion.recovery import Bisect, Halve
 from ingestion.rows import decode
 from ingestion.seen import Seen
-from ingestion.statements import Index, Relationship, Statements, cleanups, statements
+from ingestion.statements import OTHER_LAZY_RUNS, Index, Relationship, Statements, cleanups, statements
 from ingestion.units import Unit, units
 from ingestion.writer import Abandoned, Answer, Missing, Writer, Written
 
@@ -86,10 +86,11 @@ class Landing:
         Raises GraphRefused, GraphUnavailable, Abandoned: nothing is known to have landed then.
         """
         self._begin({_run(item) for item in items})
+        self._begin_lazy(items)
         for item in items:
             self._sight.wrote(_run(item), statements(item.header.schema).labels)
         missing: list[Missing] = []
-        untouched: set[Place] = set()
+        untouched: dict[Place, list[Any]] = {}
         refused: dict[Place, str] = {}
         pending: list[Sequence[RowsItem]] = [items]
         while pending:
@@ -107,16 +108,15 @@ class Landing:
                 pending += reversed(halves or ())
             else:
                 missing += outcome.missing
-                untouched |= {self._saw(item, ids) for item, ids in outcome.untouched}
+                for item, ids in outcome.untouched:
+                    untouched.setdefault(_place(item), []).extend(ids)
+        for item in items:  # only now: of a message that was split, all parts have landed
+            if _place(item) in untouched:
+                self._seen.add(_account(item), _place(item), untouched[_place(item)])
         deferrals = _deferrals(missing)
         places = map(_place, items)
         landed = {place: Landed(deferrals.get(place, ()), place in untouched) for place in places}
         return {**landed, **refused}
-
-    def _saw(self, item: RowsItem, ids: Sequence[object]) -> Place:
-        run_id, account, _ = item.header.job_id.split("/")
-        self._seen.add((run_id, account), _place(item), statements(item.header.schema).labels, ids)
-        return _place(item)
 
     def _begin(self, runs: Collection[Key]) -> None:
         if new := [run for run in runs if run not in self._sight]:
@@ -124,6 +124,14 @@ class Landing:
             for run in new:
                 self._sight.begin(run, labels)
                 self._books.begin(run[0], partial(self._certain, self._writer.newest), self._writer.commits)
+
+    def _begin_lazy(self, items: Sequence[RowsItem]) -> None:
+        for item in items:
+            account = _account(item)
+            if item.header.touch == "lazy" and account not in self._seen:
+                begin = partial(self._writer.begin_lazy, *account, item.header.update_tag)
+                self._certain(begin)
+                self._seen.begin(account)
 
     def _write(self, items: Sequence[RowsItem]) -> Written:
         together = groups(items, lambda schema: statements(schema).labels)
@@ -242,9 +250,14 @@ class Landing:
         schema, found = statements(action.schema_path), cleanups(action.schema_path)
         self._ensure(schema.path, schema.indexes)
         parameters = {"AWS_ID": step.account_id, "UPDATE_TAG": step.update_tag}
+        if tally.overtaken is None:
+            others = Query(OTHER_LAZY_RUNS, {**parameters, "RUN_ID": step.run_id})
+            tally.overtaken = bool(self._certain(lambda: self._writer.query(others)).records[0][0])
+        if tally.overtaken:
+            return  # what these runs left untouched looks stale to this one; they clean up themselves
         probe, queries = found.probe, found.queries
         if step.untouched and found.by_id:
-            stale = self._stale(step, found.older, parameters, schemas.label(action.schema_path))
+            stale = self._stale(step, found.older, parameters)
             for query in found.by_id:
                 for start in range(0, len(stale), CLEANUP_ROWS):
                     self._delete(query, tally, {**parameters, "IDS": stale[start : start + CLEANUP_ROWS]})
@@ -253,25 +266,24 @@ class Landing:
             for query in queries:
                 self._delete(query, tally, parameters)
 
-    def _stale(self, step: Step, older: str, parameters: Mapping[str, Any], label: str) -> list[Any]:
+    def _stale(self, step: Step, older: str, parameters: Mapping[str, Any]) -> list[Any]:
         """Ids of nodes that are older than the run, and that it has not seen. Raises UnreadableMessage."""
         of = step.run_id, step.account_id
         unknown = self._seen.unknown(of, step.untouched)
         for message in self._read(unknown):
-            self._see_again(decode(message))
+            if self._abandoned():
+                raise Abandoned
+            item = decode(message)
+            id_at = statements(item.header.schema).id_at
+            if id_at is not None:  # all of its nodes: those that were written are newer than the run anyway
+                self._seen.add(_account(item), _place(item), item.rows.column(id_at))
         if gone := self._seen.unknown(of, unknown):
             raise UnreadableMessage(
                 f"{len(gone)} messages that tell which nodes are still there are no longer in Kafka, so nothing was "
                 f"deleted. The next sync makes up for it; {variable('kafka', 'retention_hours')} is how long they stay."
             )
-        seen = self._seen.hashes(of, label)
+        seen = self._seen.hashes(of)
         return self._certain(lambda: self._writer.ids(older, parameters, seen))
-
-    def _see_again(self, item: RowsItem) -> None:
-        """All of its nodes: those that were written then are newer anyway."""
-        id_at = statements(item.header.schema).id_at
-        if id_at is not None:
-            self._saw(item, item.rows.column(id_at))
 
     def _derive(self, step: Step, action: DeriveLinks, tally: _Tally) -> None:
         found = derivation(action.schema_path)
@@ -342,6 +354,7 @@ class _Tally:
     relationships_deleted: int = 0
     relationships_settled: int = 0
     unresolved: list[Unresolved] = field(default_factory=list)
+    overtaken: bool | None = None  # whether other runs that are not older left nodes untouched; None: not asked yet
 
 
 def _told(origin: Origin, answer: Answer, at_ms: int) -> QueryLanded | str:
@@ -362,6 +375,12 @@ def _told(origin: Origin, answer: Answer, at_ms: int) -> QueryLanded | str:
         keys=answer.keys,
         answer=records,
     )
+
+
+def _account(item: RowsItem) -> tuple[str, str]:
+    """Run id and account."""
+    run_id, account, _ = item.header.job_id.split("/")
+    return run_id, account
 
 
 def _run(item: RowsItem) -> Key:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from cartoray.events import Place
 
 IDS_MAX = 4_000_000  # 8 bytes each; with more, the accounts that came first are forgotten
+_PLACE = 25  # ids take as much memory
 
 Account = tuple[str, str]
 """Run id, and the account that the rows are of."""
@@ -21,7 +22,7 @@ Account = tuple[str, str]
 @dataclass
 class _Ids:
     places: set[Place] = field(default_factory=set)
-    hashes: dict[frozenset[str], array[int]] = field(default_factory=dict)  # by the labels of the nodes
+    hashes: array[int] = field(default_factory=lambda: array("q"))
 
 
 class Seen:
@@ -32,22 +33,27 @@ class Seen:
         self._ids_max = ids_max
         self._ids = 0
 
-    def add(self, of: Account, place: Place, labels: frozenset[str], ids: Sequence[object]) -> None:
-        """Nodes with `labels`, of the message at `place`, which may come in parts."""
+    def __contains__(self, of: Account) -> bool:
+        return of in self._accounts
+
+    def begin(self, of: Account) -> None:
+        self._accounts.setdefault(of, _Ids())
+
+    def add(self, of: Account, place: Place, ids: Sequence[object]) -> None:
+        """All that were left untouched of the message at `place`."""
         known = self._accounts.setdefault(of, _Ids())
         known.places.add(place)
-        known.hashes.setdefault(labels, array("q")).extend(map(hash, ids))
-        self._ids += len(ids)
+        known.hashes.extend(map(hash, ids))
+        self._ids += len(ids) + _PLACE
         while self._ids > self._ids_max and len(self._accounts) > 1:
             forgotten = self._accounts.pop(next(each for each in self._accounts if each != of))
-            self._ids -= sum(map(len, forgotten.hashes.values()))
+            self._ids -= len(forgotten.hashes) + _PLACE * len(forgotten.places)
 
     def unknown(self, of: Account, places: Iterable[Place]) -> list[Place]:
         """Those of the messages that have to be read."""
         known = self._accounts.get(of, _Ids()).places
         return [place for place in places if place not in known]
 
-    def hashes(self, of: Account, label: str) -> Collection[int]:
-        """`hash(id)` of all nodes that carry the label."""
-        known = self._accounts.get(of, _Ids()).hashes
-        return {each for labels, hashes in known.items() if label in labels for each in hashes}
+    def hashes(self, of: Account) -> Collection[int]:
+        """`hash(id)` of all nodes, of whatever label."""
+        return set(self._accounts.get(of, _Ids()).hashes)

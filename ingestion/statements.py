@@ -45,6 +45,18 @@ from ingestion.fingerprint import PROPERTY
 # their ids are not constrained. A test compares this with all schemas of the release.
 SHARED_LABELS = frozenset({"AWSIpRule", "AWSPrincipal", "CVE", "GCPBucketLabel", "SlackUser"})
 
+# The node of an account tells which runs left nodes of it untouched, the newest last: "<update tag> <run id>". To a run
+# that is older, these nodes look stale.
+LAZY_RUNS = "_cartoray_lazy_runs"
+BEGIN_LAZY = (
+    f"MATCH (a:AWSAccount{{id: $AWS_ID}})\n"
+    f"SET a.{LAZY_RUNS} = [run IN coalesce(a.{LAZY_RUNS}, []) WHERE run <> $run][-7..] + [$run]"
+)
+OTHER_LAZY_RUNS = (
+    f"MATCH (a:AWSAccount{{id: $AWS_ID}}) UNWIND a.{LAZY_RUNS} AS run WITH split(run, ' ') AS run\n"
+    "WHERE toInteger(run[0]) >= $UPDATE_TAG AND run[1] <> $RUN_ID RETURN count(*)"
+)
+
 # string literals first, so that nothing inside of one is taken for a value
 _TOKENS = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|\bitem\.(\w+(?:\.\w+)*)|\$(\w+)""")
 _LAST_UPDATED = re.compile(r"\b(\w+)\.lastupdated = ([^\s,;]+)([,;]?)$", re.MULTILINE)
@@ -299,12 +311,19 @@ def recognition(path: str, volatile: frozenset[str]) -> Recognition | None:
         sets.append(f"{r}.lastupdated = load.lastupdated")
     answer = "RETURN collect(DISTINCT item[2])"
     lazy = None
-    if schema.scoped_cleanup and followed == [schema.sub_resource_relationship]:
+    if followed == [schema.sub_resource_relationship] and _cleans_by_id(path):
         left, right = _arrow(followed[0])
         alone = f"AND COUNT {{ (i){left}[:{followed[0].rel_label}]{right}() }} = 1"
         lazy = "\n".join((*lines, alone, answer))
     query = "\n".join((*lines, ",\n    ".join(sets), answer))
     return Recognition(query, lazy, tuple(int(at) for at in places))
+
+
+def _cleans_by_id(path: str) -> bool:
+    try:
+        return bool(cleanups(path).by_id)
+    except UnreadableMessage:
+        return False
 
 
 def _is_touched(relationship: CartographyRelSchema) -> bool:
@@ -497,6 +516,8 @@ def cleanups(path: str) -> Cleanups:
             )
     queries = tuple(guarded(bound(query)) for query in stock)
     own = [(query, found) for query in queries if (found := _OF_NODES.match(query))]
+    if [query for query, _ in own] != list(queries[: len(own)]):
+        raise ValueError(f"Cartography's cleanups of {path} do not begin with those of its nodes.")
     start, arrow, label = own[0][1].groups() if own else ("", "", "")
     older = f"{start}AND (n.lastupdated < $UPDATE_TAG OR s.lastupdated < $UPDATE_TAG)\nRETURN n.id"
     at_ids = (

@@ -38,7 +38,7 @@ from ingestion.rows import (
     prepare,
     relationship_rows,
 )
-from ingestion.statements import Index, Relationship, Statements, recognition, statements
+from ingestion.statements import BEGIN_LAZY, Index, Relationship, Statements, recognition, statements
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +151,12 @@ class Writer:
         self._compare_after.clear()
         return self.labels()
 
+    def begin_lazy(self, run_id: str, account_id: str, update_tag: int) -> None:
+        """Before a run leaves the first nodes of an account untouched: older ones must know. Raises WriteFailed."""
+        with self._transaction() as transaction:
+            transaction.run(BEGIN_LAZY, AWS_ID=account_id, run=f"{update_tag} {run_id}")
+            transaction.commit()
+
     def newest(self) -> Mark | None:
         """The newest transaction of the database, if its bookmarks tell. Raises WriteFailed."""
         with self._transaction() as transaction:
@@ -198,14 +204,15 @@ class Writer:
                 raise WriteFailed(Failure(VALUE, _said(error))) from error
         with self._transaction() as transaction:
             left = []
+            written = Written([], [])
             for schema, prepared in work:
                 if abandoned():
                     raise Abandoned
-                left.append(self._write_nodes(transaction, schema, prepared, trust.volatile))
-            written = Written([], [])
+                rest, untouched = self._write_nodes(transaction, schema, prepared, trust.volatile)
+                left.append(rest)
+                written.untouched.extend(_by_item(prepared, untouched))
             for (schema, prepared), rest in zip(work, left, strict=True):
                 written.missing.extend(_relate(transaction, schema, prepared, rest, abandoned))
-                written.untouched.extend(_untouched(prepared, rest))
             if abandoned():
                 raise Abandoned
             transaction.commit()
@@ -218,13 +225,15 @@ class Writer:
 
     def _write_nodes(
         self, transaction: _Transaction, schema: Statements, prepared: Prepared, volatile: frozenset[str]
-    ) -> Sequence[int]:
-        """Answers the numbers of the rows whose relationships have to be written."""
+    ) -> tuple[Sequence[int], Collection[int]]:
+        """Answers the numbers of the rows whose relationships have to be written, and of those left untouched."""
+        everything = range(len(prepared))
         if schema.nodes is None:
-            return range(len(prepared))
+            return everything, ()
         skip = self._compare_after.get(schema.path, 0)
         self._compare_after[schema.path] = max(0, skip - 1)
-        rest = range(len(prepared)) if skip else _recognise(transaction, schema, prepared, volatile)
+        touched, untouched = (set(), set()) if skip else _recognise(transaction, schema, prepared, volatile)
+        rest = [number for number in everything if number not in touched and number not in untouched]
         self.rows_recognised += len(prepared) - len(rest)
         changes = Changes(list(rest), []) if skip else self._changes(transaction, schema, prepared, rest)
         if changes.whole:
@@ -233,7 +242,7 @@ class Writer:
         if changes.parts and schema.compare is not None:
             transaction.run(schema.compare.apply, changes=changes.parts)
         self.rows_unchanged += len(prepared) - len(changes.whole) - len(changes.parts)
-        return rest
+        return rest, untouched
 
     def _changes(
         self, transaction: _Transaction, schema: Statements, prepared: Prepared, numbers: Sequence[int]
@@ -534,33 +543,28 @@ def _said(error: BaseException) -> str:
 
 def _recognise(
     transaction: _Transaction, schema: Statements, prepared: Prepared, volatile: frozenset[str]
-) -> Sequence[int]:
-    """Answers the numbers of the rows that are left to be compared."""
+) -> tuple[set[int], set[int]]:
+    """Numbers of rows whose nodes are as they should be: of those that were touched, and of those that were not."""
+    touched: set[int] = set()
+    untouched: set[int] = set()
     statement = recognition(schema.path, volatile)
     if statement is None:
-        return range(len(prepared))
-    by_query: dict[str, list[Row]] = {}
+        return touched, untouched
+    keys: dict[bool, list[Row]] = {True: [], False: []}
     for key in prepared.keys(statement.fields_at):
-        lazy = statement.lazy if prepared.is_lazy(key[2]) else None
-        by_query.setdefault(lazy or statement.query, []).append(key)
-    found: set[int] = set()
-    for query, keys in by_query.items():
-        found.update(transaction.run(query, keys=keys, loads=prepared.loads, none=_NONE).only)
-    return [number for number in range(len(prepared)) if number not in found]
+        keys[statement.lazy is not None and prepared.is_lazy(key[2])].append(key)
+    for query, lazy, found in ((statement.query, False, touched), (statement.lazy, True, untouched)):
+        if query is not None and keys[lazy]:
+            found.update(transaction.run(query, keys=keys[lazy], loads=prepared.loads, none=_NONE).only)
+    return touched, untouched
 
 
-def _untouched(prepared: Prepared, rest: Sequence[int]) -> Iterator[tuple[RowsItem, list[Any]]]:
-    """`rest`: numbers of the rows that were not recognised."""
-    if not any(item.header.touch == "lazy" for item in prepared.items):
-        return
-    written = set(rest)
-    ids: list[list[Any]] = [[] for _ in prepared.items]
-    for number, (at, _) in enumerate(prepared.places):
-        if number not in written:
-            ids[at].append(prepared.ids[number])
-    for item, own in zip(prepared.items, ids, strict=True):
-        if item.header.touch == "lazy" and own:
-            yield item, own
+def _by_item(prepared: Prepared, numbers: Collection[int]) -> Iterator[tuple[RowsItem, list[Any]]]:
+    """Ids of these rows."""
+    ids: dict[int, list[Any]] = {}
+    for number in numbers:
+        ids.setdefault(prepared.places[number][0], []).append(prepared.ids[number])
+    return ((prepared.items[item], own) for item, own in ids.items())
 
 
 def _relate(

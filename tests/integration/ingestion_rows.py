@@ -14,7 +14,7 @@ from cartoray.messages import Message
 from ingestion.batching import Group, RowsItem, groups
 from ingestion.fingerprint import PROPERTY
 from ingestion.rows import decode
-from ingestion.statements import statements
+from ingestion.statements import LAZY_RUNS, statements
 
 INSTANCE = "cartography.models.aws.ec2.instances:EC2InstanceSchema"
 RESERVATION = "cartography.models.aws.ec2.reservations:EC2ReservationSchema"
@@ -145,7 +145,7 @@ def snapshot(driver: neo4j.Driver, *but: str) -> tuple[Counter[str], Counter[str
     """
 
     def shown(properties: Mapping[str, Any]) -> str:
-        without = {"firstseen", PROPERTY, *but}
+        without = {"firstseen", PROPERTY, LAZY_RUNS, *but}
         return repr(sorted((name, value) for name, value in properties.items() if name not in without))
 
     nodes = run(driver, "MATCH (n) RETURN labels(n), properties(n)")

@@ -63,12 +63,22 @@ class Syncs:
         )
         self._until(lambda: sum(sum(event.rows) for event in self._batches()) == before + len(rows))
 
-    def cleanup(self, step_id: str = "cleanup", untouched: Sequence[Place] | None = None) -> StepLanded:
-        """That of the account in the newest run."""
-        places = [place for event in self._batches() for place in event.untouched] if untouched is None else untouched
-        step_id = f"{self.run_id}/{step_id}"
+    def cleanup(
+        self, account: str = ACCOUNT, number: int | None = None, untouched: Sequence[Place] | None = None
+    ) -> StepLanded:
+        """That of an account in the newest run, or in run `number`."""
+        number = self.number if number is None else number
+        run_id = f"run-{number}"
+        if untouched is None:
+            batches = [event for event in self._events if isinstance(event, BatchLanded)]
+            job = f"{run_id}/{account}/"
+            untouched = [place for event in batches if event.job_id.startswith(job) for place in event.untouched]
+        step_id = f"{run_id}/cleanup/{account}"
         action = CleanupNodes(schema_path=INSTANCE)
-        self.bench.publish([self.bench.step(action, step_id=step_id, tag=self.tag, run=self.run_id, untouched=places)])
+        step = self.bench.step(
+            action, step_id=step_id, tag=TAG + number, run=run_id, account=account, untouched=untouched
+        )
+        self.bench.publish([step])
         self._until(lambda: any(self._steps(step_id)))
         (landed,) = self._steps(step_id)
         return landed

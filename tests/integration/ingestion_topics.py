@@ -48,17 +48,18 @@ class Bench:
         step_id: str = "step-1",
         tag: int = TAG,
         run: str = "run-1",
+        account: str = ACCOUNT,
         untouched: Sequence[Place] = (),
     ) -> Message:
         step = Step(
             run_id=run,
             update_tag=tag,
             step_id=step_id,
-            account_id=ACCOUNT,
+            account_id=account,
             actions=actions,
             untouched=tuple(untouched),
         )
-        return Message("", 0, 0, ACCOUNT.encode(), wire.encode_step(step), dict(wire.step_headers(step)))
+        return Message("", 0, 0, account.encode(), wire.encode_step(step), dict(wire.step_headers(step)))
 
     def events(self) -> list[Event]:
         return [

@@ -13,7 +13,7 @@ from ingestion_rows import ACCOUNT, OTHER, run
 from actors.modules import NativeModule, modules
 from cartoray import schemas
 from ingestion.derivations import derivation
-from ingestion.statements import cleanups, guarded, probe, statements
+from ingestion.statements import cleanups, guarded, probe, recognition, statements
 
 pytestmark = pytest.mark.stack
 
@@ -24,6 +24,9 @@ PARAMETERS = {
     "LIMIT_SIZE": 1_000,
     "_sub_resource_id": ACCOUNT,
     "_sub_resource_label": "AWSAccount",
+    "keys": [["own-1", 0, 0, 1]],
+    "loads": [{"AWS_ID": ACCOUNT, "Region": "us-east-1", "lastupdated": 2}],
+    "none": 0,
     "IDS": [f"own-{number}" for number in range(OWN)],
 }
 
@@ -57,9 +60,12 @@ def cleaned() -> list[str]:
 
 def texts() -> Iterator[str]:
     for path in dict.fromkeys(cleaned()):
-        found = cleanups(path)
-        yield from (found.probe, *found.queries, found.older, *found.by_id, found.rest)
+        cleanup = cleanups(path)
+        yield from (cleanup.probe, *cleanup.queries, cleanup.older, *cleanup.by_id, cleanup.rest)
     for module in modules().values():
+        for table in module.tables:
+            found = recognition(table.path, frozenset())
+            yield from (found.query, found.lazy or "") if found else ()
         for link in module.derive:
             yield derivation(schemas.path_of(link())).cleanup
 
@@ -78,6 +84,7 @@ def test_no_plan_begins_with_a_scan(planted: neo4j.Driver) -> None:
             plan = session.run("EXPLAIN " + text, PARAMETERS).consume().plan  # type: ignore[arg-type]
             found = {str(each["operatorType"]).partition("@")[0] for each in operators(plan)}
             assert not [each for each in found if any(scan in each for scan in scans)], f"{found}\n{text}"
+            assert found & {"NodeIndexSeek", "NodeUniqueIndexSeek"}, f"{found}\n{text}"  # and it shows
             looked_at += 1
     assert looked_at > 50
 

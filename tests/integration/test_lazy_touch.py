@@ -13,6 +13,7 @@ from ingestion_topics import Bench
 from support.databases import empty, open_graph
 
 from cartoray.settings import Settings
+from ingestion.statements import LAZY_RUNS
 
 pytestmark = pytest.mark.stack
 
@@ -25,6 +26,7 @@ def shared(stack_settings: Settings) -> Iterator[Syncs]:
     bench = Bench(stack_settings)
     with open_graph(stack_settings.neo4j) as graph, bench.sink() as sink:
         empty(graph)
+        run(graph, "CALL db.createProperty($name)", name=LAZY_RUNS)  # to make a name is a transaction too
         syncs = Syncs(bench, sink, graph)
         yield syncs
         syncs.close()
@@ -91,16 +93,41 @@ def test_nothing_is_deleted_when_it_cannot_be_told_what_is_there(syncs: Syncs) -
 
 
 def test_what_two_accounts_have_is_touched_so_that_neither_deletes_it(syncs: Syncs) -> None:
-    theirs = rows()[:10]
+    shared_by_both = rows()[:10]
     for _ in range(3):
-        syncs.sync(theirs, "lazy", account=OTHER)
-        syncs.sync(rows(), "lazy")
+        syncs.sync(shared_by_both, account=OTHER)
+        syncs.sync(rows())  # the nodes have the fingerprints of these rows
     syncs.number += 1
-    syncs.publish(theirs, "lazy", account=OTHER)
-    syncs.publish(rows()[20:], "lazy")  # the first account has lost twenty, of which the other one has ten
-    assert syncs.cleanup().nodes_deleted == 10
-    assert ids(syncs, OTHER) == {row["InstanceId"] for row in theirs}
-    assert ids(syncs) == {row["InstanceId"] for row in rows()[20:]}
+    syncs.publish(rows(), "lazy")
+    syncs.publish(rows()[:1], "lazy", account=OTHER)
+    assert syncs.cleanup(OTHER).nodes_deleted == 0
+    assert len(ids(syncs)) == COUNT
+    assert syncs.cleanup().nodes_deleted == 0
+    assert ids(syncs, OTHER) == {rows()[0]["InstanceId"]}
+
+
+def test_a_run_that_was_overtaken_deletes_nothing_that_the_newer_one_left_untouched(syncs: Syncs) -> None:
+    syncs.sync(rows()[:5])
+    older = syncs.number
+    assert syncs.sync(rows(), "lazy") == COUNT
+    assert syncs.cleanup(number=older).nodes_deleted == 0
+    assert len(ids(syncs)) == COUNT
+    syncs.sync(rows()[:5])
+    assert syncs.cleanup().nodes_deleted == COUNT - 5
+
+
+def test_a_message_that_was_written_in_parts_is_seen_as_a_whole(stack_settings: Settings, shared: Syncs) -> None:
+    small = stack_settings.ingestion.model_copy(update={"batch_rows": 3})
+    bench = Bench(stack_settings.model_copy(update={"ingestion": small}))
+    with bench.sink() as sink:
+        syncs = Syncs(bench, sink, shared.graph)
+        syncs.number = shared.number  # its tags go on from there
+        for _ in range(2):
+            syncs.sync(rows())
+        assert syncs.sync(rows(), "lazy") == COUNT
+        assert (syncs.cleanup().nodes_deleted, len(ids(syncs))) == (0, COUNT)
+        syncs.close()
+    bench.close()
 
 
 def test_rows_that_come_in_one_batch_are_touched_as_their_runs_ask_for(syncs: Syncs) -> None:

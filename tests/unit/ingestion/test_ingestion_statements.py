@@ -14,6 +14,7 @@ from cartography.models.aws.ec2.vpc_cidr import AWSIPv4CidrBlockSchema
 from cartography.models.core.nodes import CartographyNodeSchema
 from cartography.models.core.relationships import CartographyRelSchema
 
+from actors.modules import modules
 from cartoray import schemas
 from cartoray.errors import UnreadableMessage
 from cartoray.queries import Query
@@ -25,6 +26,7 @@ from ingestion.statements import (
     index,
     keeping_newer,
     never_back,
+    recognition,
     rewritten,
     statements,
 )
@@ -202,3 +204,18 @@ def test_what_is_not_stocks_is_refused() -> None:
         guarded("MATCH (n) WHERE n.lastupdated <> $UPDATE_TAG DELETE n")
     with pytest.raises(ValueError, match="unknown form"):
         index("CREATE TEXT INDEX FOR (n:A) ON (n.b)")
+
+
+def test_what_is_left_untouched_is_cleaned_up_by_its_ids() -> None:
+    lazy = 0
+    for module in modules().values():
+        for table in module.tables:
+            found = recognition(table.path, frozenset())
+            if found and found.lazy:
+                assert all("$IDS" in query for query in cleanups(table.path).by_id)
+                assert len(cleanups(table.path).by_id) == 2
+                lazy += 1
+    assert lazy > 15
+    account = recognition("cartography.models.aws.account:AWSAccountSchema", frozenset())
+    assert account is not None
+    assert account.lazy is None

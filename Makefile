@@ -55,7 +55,7 @@ test-judge: .judge/.had  ## Cartography's own integration tests, against stock a
 bench: .venv/.built  ## a first sync of 10 accounts, against stock Cartography: minutes
 	$(BIN)/python -W ignore -m bench.wrapped
 
-bench-ingestion: .venv/.built  ## rows a second into Neo4j, against stock Cartography: many minutes
+bench-ingestion: .venv/.built  ## rows a second into Neo4j, against stock Cartography: an hour
 	$(BIN)/python -W ignore -m bench.ingestion
 
 bench-backlog: .venv/.built  ## a million rows wait in Kafka, and are in the graph then: half an hour

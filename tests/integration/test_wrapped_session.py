@@ -265,10 +265,10 @@ def test_rows_wait_while_ingestion_is_too_far_behind_and_other_queries_do_not(be
         thread = threading.Thread(target=write, args=(session,), daemon=True)
         thread.start()
         assert passed.wait(30)
+        thread.join(3)  # more than a measuring, and until Kafka has what was sent before
+        assert thread.is_alive()
         kinds = Counter(message.headers["kind"] for message in read_all(limited.kafka, bench.topics.data.name))
         assert kinds[b"rows"] == 1
-        thread.join(3)  # more than a measuring
-        assert thread.is_alive()
         with bench.serving():
             thread.join(30)
             assert not thread.is_alive()

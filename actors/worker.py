@@ -41,7 +41,7 @@ from actors.wrapped.process import TRACEBACK_MAX, run_in_process
 from actors.wrapped.session import GraphDriver
 from cartoray.dead_letters import dead_letter_headers
 from cartoray.errors import CartorayError, JobTimedOut, KafkaUnavailable, UnknownModule
-from cartoray.events import Event, JobEnded, JobStarted, key_of
+from cartoray.events import Event, JobEnded, JobStarted, Place, key_of
 from cartoray.jobs import Job, job_id
 from cartoray.kafka import GroupConsumer, Publisher
 from cartoray.messages import Message
@@ -117,7 +117,7 @@ class Worker:
         self._gate = LagGate(settings)
         self._tracker = OffsetTracker()
         self._partitions: set[int] = set()
-        self._claims: dict[tuple[int, int], _Claim] = {}  # (partition, offset) → job under way, in order of delivery
+        self._claims: dict[Place, _Claim] = {}  # → job under way, in order of delivery
         self._stopping = False  # what is under way has had its time
         self._draining = False
         self._seen: OrderedDict[str, None] = OrderedDict()  # jobs that ended here: two coordinators may release one
@@ -224,7 +224,7 @@ class Worker:
         ]
         abandon, began_s = threading.Event(), time.monotonic()
         future = self._jobs.submit(self._work, job, secrets.token_hex(6), abandon, earlier)
-        self._claims[message.partition, message.offset] = _Claim(message, job, abandon, began_s, future)
+        self._claims[message.place] = _Claim(message, job, abandon, began_s, future)
 
     def _refuse(self, message: Message, reason: str) -> None:
         """To the dead letters; and to its run, if the job still says which: a run must not wait for it for ever."""
@@ -247,7 +247,7 @@ class Worker:
         self._abandon([claim for claim in going if not claim.future.done()])
         self._collect()
         for claim in going:
-            self._claims.pop((claim.message.partition, claim.message.offset), None)
+            self._claims.pop(claim.message.place, None)
         self._partitions -= set(partitions)
         commits = {partition: self._tracker.revoke(partition) for partition in partitions}
         self._consumer.commit({partition: offset for partition, offset in commits.items() if offset is not None})

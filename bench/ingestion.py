@@ -271,14 +271,14 @@ def _create(settings: Settings, processes: int, count: int, base_tag: int) -> tu
             work.append((query, account, [[row[name] for name in names] for row in ready], relationship))
         context = multiprocessing.get_context("spawn")
         begin = context.Barrier(processes + 1)
-        pool = [
+        creators = [
             context.Process(target=_creator, args=(settings, work[at::processes], begin)) for at in range(processes)
         ]
-        for process in pool:
+        for process in creators:
             process.start()
         begin.wait()
         began_s = time.monotonic()
-        for process in pool:
+        for process in creators:
             process.join()
         return count / (time.monotonic() - began_s), _digest(session, base_tag)
 

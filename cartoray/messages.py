@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cartoray.events import Place
+
 
 @dataclass(frozen=True)
 class Message:
@@ -16,3 +18,7 @@ class Message:
     key: bytes
     value: bytes
     headers: Mapping[str, bytes]
+
+    @property
+    def place(self) -> Place:
+        return self.partition, self.offset

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cartoray.errors import UnreadableMessage
-from cartoray.events import Deferral, Unresolved
+from cartoray.events import Deferral, Place, Unresolved
 from cartoray.messages import Message
 from ingestion.batching import RowsItem
 from ingestion.rows import decode
@@ -14,7 +14,7 @@ from ingestion.statements import Relationship, Statements, statements
 
 SAMPLE = 3  # different keys that a report shows; the count says the rest
 
-Read = Callable[[Iterable[tuple[int, int]]], Iterator[Message]]
+Read = Callable[[Iterable[Place]], Iterator[Message]]
 """The messages at (partition, offset), in order; those that are gone are left out."""
 
 Relate = Callable[[Statements, Relationship, Sequence[RowsItem]], Sequence[str]]
@@ -43,7 +43,7 @@ def settle(run_id: str, deferrals: Sequence[Deferral], read: Read, relate: Relat
 
     A message that is gone from Kafka (retention, or a new topic of the same name) is unresolved with that reason.
     """
-    by_place: dict[tuple[int, int], list[Deferral]] = {}
+    by_place: dict[Place, list[Deferral]] = {}
     for deferral in deferrals:
         by_place.setdefault((deferral.partition, deferral.offset), []).append(deferral)
     work: dict[tuple[str, int], _Work] = {}
@@ -51,7 +51,7 @@ def settle(run_id: str, deferrals: Sequence[Deferral], read: Read, relate: Relat
     held = 0
     unread = dict(by_place)
     for message in read(list(by_place)):
-        wanted = unread.pop((message.partition, message.offset), [])
+        wanted = unread.pop(message.place, [])
         try:
             item = decode(message)
             if item.header.run_id != run_id:

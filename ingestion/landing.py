@@ -103,18 +103,19 @@ class Landing:
             if isinstance(outcome, Halve):
                 self._pace.too_many(_rows(part))
             if isinstance(outcome, Bisect) and len(part) == 1:
-                refused[_place(part[0])] = outcome.reason
+                refused[part[0].message.place] = outcome.reason
             elif isinstance(outcome, Halve | Bisect):
                 pending += reversed(halves or ())
             else:
                 missing += outcome.missing
                 for item, ids in outcome.untouched:
-                    untouched.setdefault(_place(item), []).extend(ids)
+                    untouched.setdefault(item.message.place, []).extend(ids)
         for item in items:  # only now: of a message that was split, all parts have landed
-            if _place(item) in untouched:
-                self._seen.add(_account(item), _place(item), untouched[_place(item)])
+            place = item.message.place
+            if place in untouched:
+                self._seen.add(_account(item), place, untouched[place])
         deferrals = _deferrals(missing)
-        places = map(_place, items)
+        places = (item.message.place for item in items)
         landed = {place: Landed(deferrals.get(place, ()), place in untouched) for place in places}
         return {**landed, **refused}
 
@@ -276,7 +277,7 @@ class Landing:
             item = decode(message)
             id_at = statements(item.header.schema).id_at
             if id_at is not None:  # all of its nodes: those that were written are newer than the run anyway
-                self._seen.add(_account(item), _place(item), item.rows.column(id_at))
+                self._seen.add(_account(item), message.place, item.rows.column(id_at))
         if gone := self._seen.unknown(of, unknown):
             raise UnreadableMessage(
                 f"{len(gone)} messages that tell which nodes are still there are no longer in Kafka, so nothing was "
@@ -391,15 +392,11 @@ def _rows(items: Sequence[RowsItem]) -> int:
     return sum(len(item.rows) for item in items)
 
 
-def _place(item: RowsItem) -> Place:
-    return item.message.partition, item.message.offset
-
-
 def _deferrals(missing: Sequence[Missing]) -> dict[Place, tuple[Deferral, ...]]:
     """Counted per message and relationship; a message that was split has several entries of one relationship."""
     counts: Counter[tuple[int, int, int]] = Counter()
     for entry in missing:
-        counts[(*_place(entry.item), entry.relationship)] += entry.rows
+        counts[(*entry.item.message.place, entry.relationship)] += entry.rows
     found: dict[Place, list[Deferral]] = {}
     for (partition, offset, relationship), rows in sorted(counts.items()):
         deferral = Deferral(partition=partition, offset=offset, relationship=relationship, rows=rows)

@@ -304,7 +304,7 @@ class Sink:
             self._on_point("after_write")
             reports = [self._publish(event) for event in _events(batch.rows, outcomes, _now_ms())]
             for rows in batch.rows:
-                outcome = outcomes[rows.message.partition, rows.message.offset]
+                outcome = outcomes[rows.message.place]
                 if isinstance(outcome, str):
                     reports += self._refuse(rows.message, outcome)
                 else:
@@ -315,7 +315,7 @@ class Sink:
     def _note(self, trouble: str) -> None:
         self._trouble = trouble
 
-    def _read(self, at: Iterable[tuple[int, int]]) -> Iterator[Message]:
+    def _read(self, at: Iterable[Place]) -> Iterator[Message]:
         return read_at(self._settings.kafka, self._topics.data.name, at)
 
     def _publish(self, event: Event) -> Report:
@@ -385,7 +385,7 @@ def _events(items: Iterable[RowsItem], outcomes: Mapping[Place, Outcome], at_ms:
     """One per job and attempt of a batch, without what was refused."""
     landed: dict[tuple[str, str, str], list[tuple[RowsItem, Landed]]] = {}
     for item in items:
-        if not isinstance(outcome := outcomes[item.message.partition, item.message.offset], str):
+        if not isinstance(outcome := outcomes[item.message.place], str):
             header = item.header
             landed.setdefault((header.run_id, header.job_id, header.attempt), []).append((item, outcome))
     for (run_id, job_id, attempt), members in landed.items():
@@ -398,7 +398,5 @@ def _events(items: Iterable[RowsItem], outcomes: Mapping[Place, Outcome], at_ms:
             rows=tuple(len(item.rows) for item, _ in members),
             at_ms=at_ms,
             deferrals=tuple(deferral for _, outcome in members for deferral in outcome.deferrals),
-            untouched=tuple(
-                (item.message.partition, item.message.offset) for item, outcome in members if outcome.untouched
-            ),
+            untouched=tuple(item.message.place for item, outcome in members if outcome.untouched),
         )

@@ -522,7 +522,7 @@ def cleanups(path: str) -> Cleanups:
     older = f"{start}AND (n.lastupdated < $UPDATE_TAG OR s.lastupdated < $UPDATE_TAG)\nRETURN n.id"
     at_ids = (
         f"UNWIND $IDS AS id\nMATCH (n:{label}{{id: id}}){arrow}(:AWSAccount{{id: $AWS_ID}})\n"
-        f"USING INDEX SEEK n:{label}(id)\nWITH n, s WHERE true "
+        f"USING INDEX SEEK n:{label}(id)\nWITH n, s WHERE n:{label} "
     )
     by_id = tuple(query.replace(start, at_ids, 1) for query, _ in own)
     return Cleanups(probe(queries), queries, older if own else "", by_id, probe(queries[len(own) :]))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import neo4j
 from cartography.client.core.tx import load
-from ingestion_rows import ACCOUNT, INSTANCE, REGION, TAG, messages, snapshot
+from ingestion_rows import ACCOUNT, INSTANCE, OTHER, REGION, TAG, messages, run, snapshot
 from ingestion_topics import Bench
+from support.databases import empty, open_graph
 
 from cartoray import schemas
 from cartoray.events import EVENT, BatchLanded, Event, Place, QueryLanded, StepLanded
@@ -17,11 +19,25 @@ from cartoray.jobs import Touch
 from cartoray.kafka import Follower
 from cartoray.messages import Message
 from cartoray.queries import Query, encode_query
+from cartoray.settings import Settings
 from cartoray.steps import CleanupNodes
 from cartoray.wire import Origin, query_headers
 from ingestion.sink import Sink
 
 Rows = Sequence[dict[str, Any]]
+
+
+@contextmanager
+def shared_syncs(settings: Settings, *names: str) -> Iterator[Syncs]:
+    """Into an empty graph. Neo4j knows the `names` of properties: to make one is a transaction that nobody counts."""
+    bench = Bench(settings)
+    with open_graph(settings.neo4j) as graph, bench.sink() as sink:
+        empty(graph)
+        for name in names:
+            run(graph, "CALL db.createProperty($name)", name=name)
+        with closing(Syncs(bench, sink, graph)) as syncs:
+            yield syncs
+    bench.close()
 
 
 class Syncs:
@@ -36,6 +52,14 @@ class Syncs:
 
     def close(self) -> None:
         self._follower.close()
+
+    def start_over(self, rows: Rows) -> Syncs:
+        """Nothing but two accounts, and two syncs: during the first one, Neo4j makes what is new to it."""
+        run(self.graph, "MATCH (n:AWSEC2Instance) DETACH DELETE n")
+        run(self.graph, "UNWIND $ids AS id MERGE (:AWSAccount {id: id, lastupdated: 0})", ids=[ACCOUNT, OTHER])
+        for _ in range(2):
+            self.sync(rows)
+        return self
 
     @property
     def run_id(self) -> str:

@@ -18,7 +18,7 @@ from ingestion.statements import cleanups, guarded, probe, recognition, statemen
 pytestmark = pytest.mark.stack
 
 OWN, OTHERS = 50, 1_000  # nodes of each label
-PARAMETERS = {
+PARAMETERS: dict[str, Any] = {
     "AWS_ID": ACCOUNT,
     "UPDATE_TAG": 2,
     "LIMIT_SIZE": 1_000,
@@ -81,7 +81,7 @@ def test_no_plan_begins_with_a_scan(planted: neo4j.Driver) -> None:
     looked_at = 0
     with planted.session(notifications_min_severity="OFF") as session:
         for text in filter(None, dict.fromkeys(texts())):
-            plan = session.run("EXPLAIN " + text, PARAMETERS).consume().plan  # type: ignore[arg-type]
+            plan = session.run("EXPLAIN " + text, PARAMETERS).consume().plan
             found = {str(each["operatorType"]).partition("@")[0] for each in operators(plan)}
             assert not [each for each in found if any(scan in each for scan in scans)], f"{found}\n{text}"
             assert found & {"NodeIndexSeek", "NodeUniqueIndexSeek"}, f"{found}\n{text}"  # and it shows

@@ -8,10 +8,9 @@ from typing import Any
 
 import neo4j
 import pytest
-from ingestion_rows import ACCOUNT, OTHER, RESERVATION, TAG, instances, messages, run
-from ingestion_syncs import Syncs, write_as_stock
+from ingestion_rows import RESERVATION, TAG, instances, messages, run
+from ingestion_syncs import Syncs, shared_syncs, write_as_stock
 from ingestion_topics import Bench
-from support.databases import empty, open_graph
 
 from cartoray.settings import Settings
 from ingestion.fingerprint import PROPERTY
@@ -23,25 +22,13 @@ COUNT = 30
 
 @pytest.fixture(scope="module")
 def shared(stack_settings: Settings) -> Iterator[Syncs]:
-    bench = Bench(stack_settings)
-    with open_graph(stack_settings.neo4j) as graph, bench.sink() as sink:
-        empty(graph)
-        for name in ("hibernationoptions", "seen"):  # to make a name is a transaction too, which nobody counts
-            run(graph, "CALL db.createProperty($name)", name=name)
-        syncs = Syncs(bench, sink, graph)
+    with shared_syncs(stack_settings, "hibernationoptions", "seen") as syncs:
         yield syncs
-        syncs.close()
-    bench.close()
 
 
 @pytest.fixture
 def syncs(shared: Syncs) -> Syncs:
-    """After two syncs of `rows()`: during the first one, Neo4j makes names and indexes that are new to it."""
-    run(shared.graph, "MATCH (n:AWSEC2Instance) DETACH DELETE n")
-    run(shared.graph, "UNWIND $ids AS id MERGE (:AWSAccount {id: id, lastupdated: 0})", ids=[ACCOUNT, OTHER])
-    shared.sync(rows())
-    shared.sync(rows())
-    return shared
+    return shared.start_over(rows())
 
 
 def rows() -> list[dict[str, Any]]:
@@ -82,8 +69,8 @@ def test_what_somebody_changed_is_put_right(syncs: Syncs) -> None:
 
 
 def test_what_a_query_of_ours_changed_is_put_right(syncs: Syncs) -> None:
-    for what in ("a property", "a label is removed", "nodes are deleted", "relationships are deleted"):
-        syncs.query(CHANGES[what])
+    for what, change in CHANGES.items():
+        syncs.query(change)
         assert syncs.sync(rows()) < COUNT, what
         syncs.check(rows())
         syncs.sync(rows())  # stock is somebody else
@@ -132,7 +119,7 @@ def test_in_whatever_order_things_happen_stock_finds_nothing_to_change(syncs: Sy
     chance = random.Random(seed)
     now = rows()
     recognised = 0
-    for _ in range(15):
+    for _ in range(20):
         match chance.choice(["sync", "sync", "rows change", "a query", "somebody"]):
             case "rows change":
                 for row in chance.sample(now, 3):

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from ingestion_rows import ACCOUNT, INSTANCE, OTHER, instances, messages, run, snapshot
-from ingestion_syncs import Syncs, write_as_stock
+from ingestion_syncs import Rows, Syncs, shared_syncs, write_as_stock
 from ingestion_topics import Bench
-from support.databases import empty, open_graph
 
+from cartoray.jobs import Touch
 from cartoray.settings import Settings
+from ingestion.seen import Seen
 from ingestion.statements import LAZY_RUNS
 
 pytestmark = pytest.mark.stack
@@ -23,24 +24,13 @@ IDS = "MATCH (:AWSAccount {id: $account})-[:RESOURCE]->(n:AWSEC2Instance) RETURN
 
 @pytest.fixture(scope="module")
 def shared(stack_settings: Settings) -> Iterator[Syncs]:
-    bench = Bench(stack_settings)
-    with open_graph(stack_settings.neo4j) as graph, bench.sink() as sink:
-        empty(graph)
-        run(graph, "CALL db.createProperty($name)", name=LAZY_RUNS)  # to make a name is a transaction too
-        syncs = Syncs(bench, sink, graph)
+    with shared_syncs(stack_settings, LAZY_RUNS) as syncs:
         yield syncs
-        syncs.close()
-    bench.close()
 
 
 @pytest.fixture
 def syncs(shared: Syncs) -> Syncs:
-    """After two syncs of `rows()`: during the first one, Neo4j makes names and indexes that are new to it."""
-    run(shared.graph, "MATCH (n:AWSEC2Instance) DETACH DELETE n")
-    run(shared.graph, "UNWIND $ids AS id MERGE (:AWSAccount {id: id, lastupdated: 0})", ids=[ACCOUNT, OTHER])
-    for _ in range(2):
-        shared.sync(rows())
-    return shared
+    return shared.start_over(rows())
 
 
 def rows() -> list[dict[str, Any]]:
@@ -76,10 +66,9 @@ def test_a_cleanup_deletes_what_is_not_there_any_more(syncs: Syncs) -> None:
     assert (syncs.cleanup().nodes_deleted, len(ids(syncs))) == (0, COUNT)
 
 
-def test_a_member_that_did_not_see_the_rows_reads_them_again(syncs: Syncs, stack_settings: Settings) -> None:
+def test_a_member_that_did_not_see_the_rows_reads_them_again(syncs: Syncs) -> None:
     syncs.sync(rows()[3:], "lazy")
-    another = type(syncs.sink._seen)()  # as of a member that takes over
-    syncs.sink._seen = another
+    syncs.sink._seen = Seen()  # as of a member that takes over
     assert syncs.cleanup().nodes_deleted == 3
     assert ids(syncs) == {row["InstanceId"] for row in rows()[3:]}
 
@@ -133,9 +122,10 @@ def test_a_message_that_was_written_in_parts_is_seen_as_a_whole(stack_settings: 
 def test_rows_that_come_in_one_batch_are_touched_as_their_runs_ask_for(syncs: Syncs) -> None:
     syncs.number += 1
     lazy, always = rows()[:10], rows()[10:]
+    parts: tuple[tuple[Touch, Rows], ...] = (("lazy", lazy), ("always", always))
     mixed = [
-        next(messages(INSTANCE, some, tag=syncs.tag, run=syncs.run_id, module=touch, touch=touch))  # type: ignore[arg-type]
-        for some, touch in ((lazy, "lazy"), (always, "always"))
+        next(messages(INSTANCE, some, tag=syncs.tag, run=syncs.run_id, module=touch, touch=touch))
+        for touch, some in parts
     ]
     syncs.bench.publish(mixed)
     syncs._until(lambda: sum(sum(event.rows) for event in syncs._batches()) == COUNT)

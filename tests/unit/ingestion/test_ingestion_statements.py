@@ -91,6 +91,18 @@ def test_every_schema_has_statements_that_read_only_rows_and_loads(every_schema:
         assert len(found.relationships) == len(schemas.relationships(schemas.node_schema(path)))
 
 
+def test_every_schema_is_recognised_or_compared_and_asks_for_nothing_else(every_schema: list[str]) -> None:
+    lazy = 0
+    for path in every_schema:
+        found = recognition(path, frozenset())
+        if found is not None:
+            for query in (found.query, found.lazy or ""):
+                outside = re.sub(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'', "", query)
+                assert set(re.findall(r"\$\w+", outside)) <= {"$keys", "$loads", "$none"}, path
+            lazy += found.lazy is not None
+    assert lazy > 100
+
+
 def test_every_matchlink_is_a_relationship_of_its_rows_and_loads(every_matchlink: list[str]) -> None:
     assert len(every_matchlink) > 100
     for path in every_matchlink:

@@ -13,6 +13,10 @@ class RegionNotEnabled(Exception):
     """Not an error: the account has not opted into the region, so there is nothing in it."""
 
 
+class Absent(Exception):
+    """Not an error: AWS says that there is no such thing, by a code that the call names."""
+
+
 class Sessions(Protocol):
     """Of one job that runs Cartography's own code: it makes clients as it likes."""
 
@@ -42,11 +46,17 @@ class Cloud(Protocol):
         """The regions that are enabled for the account, discovered at most once in a while."""
 
     def pages(
-        self, account: Account, role_name: str | None, region: str | None, call: Call, check: Callable[[], None]
+        self,
+        account: Account,
+        role_name: str | None,
+        region: str | None,
+        call: Call,
+        check: Callable[[], None],
+        **parameters: Any,
     ) -> Iterator[list[Item]]:
         """The items of each page; one API call a page. `region` None: the region of the global services.
 
-        Raises RegionNotEnabled.
+        Raises RegionNotEnabled and Absent.
         """
 
     def sessions(self, role_name: str | None, check: Callable[[], None]) -> Sessions:

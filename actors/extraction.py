@@ -1,17 +1,19 @@
-"""One job → messages for `graph_data`: calls in all regions at once, page by page, shaped and encoded.
+"""One job → messages for `graph_data`: calls in all regions at once, page by page or region by region, shaped, encoded.
 
 A thread of the shared call pool makes one call at a time; what waits for another job, or for Kafka, holds none.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from actors.calls import Calls
 from actors.cloud import Cloud, RegionNotEnabled
-from actors.modules import Item, NativeModule, NodeTable, Place
+from actors.modules import Call, Gather, Item, NativeModule, Place, Table
 from cartoray import schemas
 from cartoray.errors import CartorayError, CloudDenied, RegionDenied, RowRejected
 from cartoray.jobs import Job
@@ -75,7 +77,9 @@ class Extraction:
         and CloudUnavailable when not even the regions are known, and what `check` and `publish` raise.
         """
         places = [Place(self._job.account, region) for region in self._regions()]
-        for place, items in self._pages(places):
+        fetch = self._module.fetch
+        found = self._pages(places, fetch) if isinstance(fetch, Call) else self._gathered(places, fetch)
+        for place, items in found:
             try:
                 self._shape(place, items, publish)
             except RowRejected as error:
@@ -86,7 +90,19 @@ class Extraction:
             return [self._cloud.default_region]
         return self._job.regions or self._cloud.regions(self._job.account, self._job.role_name, self._check)
 
-    def _pages(self, places: Sequence[Place]) -> Iterator[tuple[Place, list[Item]]]:
+    def _gathered(self, places: Sequence[Place], gather: Gather) -> Iterator[tuple[Place, Any]]:
+        """What `gather` found, of each place as soon as it has ended there."""
+        calls = Calls(self._job, self._cloud, self._calls, self._check)
+        try:
+            for place, task in calls.gather(places, gather, regional=self._module.regional):
+                found = self._answer(task, place)
+                if found is not None:
+                    yield place, found
+        finally:
+            self.found.calls += calls.count
+            self.found.failures += calls.failures
+
+    def _pages(self, places: Sequence[Place], call: Call) -> Iterator[tuple[Place, list[Item]]]:
         """Pages of all places as they come; of each place in order, the next one under way while one is shaped."""
         under_way: dict[Future[list[Item] | None], tuple[Place, Pages]] = {}
 
@@ -97,7 +113,7 @@ class Extraction:
             for place in places:
                 region = place.region if self._module.regional else None
                 job = self._job
-                ask(place, self._cloud.pages(job.account, job.role_name, region, self._module.fetch, self._check))
+                ask(place, self._cloud.pages(job.account, job.role_name, region, call, self._check))
             while under_way:
                 self._check()
                 done, _ = wait(under_way, timeout=_LOOK_EVERY_S, return_when=FIRST_COMPLETED)
@@ -112,8 +128,8 @@ class Extraction:
             for future in under_way:
                 future.cancel()
 
-    def _answer(self, future: Future[list[Item] | None], place: Place) -> list[Item] | None:
-        """A page, or None when there is no more of that place."""
+    def _answer(self, future: Future[Any] | asyncio.Task[Any], place: Place) -> Any:
+        """A page, or what was gathered; None when there is no more of that place."""
         try:
             return future.result()
         except RegionNotEnabled:
@@ -126,7 +142,7 @@ class Extraction:
                 self.found.failures.append(str(error))
         return None
 
-    def _shape(self, place: Place, items: list[Item], publish: Publish) -> None:
+    def _shape(self, place: Place, items: Any, publish: Publish) -> None:
         shaped = self._module.shape(items, place)
         for table in self._module.tables:
             rows = shaped.get(table.schema, ())
@@ -135,7 +151,7 @@ class Extraction:
 
     def _encode(
         self,
-        table: NodeTable,
+        table: Table,
         rows: Sequence[Mapping[str, object]],
         constants: Mapping[str, str | int | bool | None],
         publish: Publish,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from cartography.models.core.nodes import CartographyNodeSchema
 from cartography.models.core.relationships import CartographyRelSchema
@@ -22,8 +22,10 @@ from cartoray.errors import CloudDenied, UnknownModule
 from cartoray.jobs import Account
 from cartoray.planning import ACCOUNT_MODULE, unknown_module
 
-_LOADS_BOTOCORE = ("clients", "sessions")  # in `actors.aws`; they declare nothing
+_LOADS_BOTOCORE = ("clients", "parsing", "sessions")  # in `actors.aws`; they declare nothing
 
+T = TypeVar("T")
+R = TypeVar("R")
 Item = dict[str, Any]  # one element of an AWS answer, as botocore parses it
 Row = Mapping[str, Any]
 Constant = str | int | bool | None
@@ -34,13 +36,15 @@ class Call:
     """An AWS operation in botocore's words: `Call("ec2", "describe_vpcs", "Vpcs")`.
 
     Its items are those under `result_key` of every page, or the answer itself where there is none. `page_size` None:
-    the operation is not paginated.
+    the operation is not paginated; 0: it is, and AWS chooses the size. `absent`: error codes by which AWS says that
+    there is no such thing.
     """
 
     service: str
     operation: str
     result_key: str | None
     page_size: int | None = None
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,45 @@ class Place:
     region: str
 
 
-Shaped = Mapping[type[CartographyNodeSchema], Sequence[Row]]
-Shape = Callable[[list[Item], Place], Shaped]
+class Api(Protocol):
+    """The API as a module sees that needs more than one listing: calls in one place, as many in flight as it asks for.
+
+    What AWS refuses ends the place, whose nodes then stay as they are, unless the call is made by `tolerate`.
+    """
+
+    @property
+    def place(self) -> Place: ...
+
+    def at(self, region: str) -> Api:
+        """The same in another region, for what is listed in one and asked for in another."""
+
+    async def items(self, call: Call, **parameters: Any) -> list[Item]:
+        """The items of all pages; none, if AWS answers that there is nothing (`call.absent`)."""
+
+    async def one(self, call: Call, **parameters: Any) -> Any:
+        """What is under `result_key` of the one answer, or the answer itself; None, if there is no such thing."""
+
+    async def each(self, function: Callable[[T], Awaitable[R]], things: Iterable[T]) -> list[R]:
+        """What the function answers for each of them, in order; for some of them at a time."""
+
+    async def tolerate(self, asked: Awaitable[R], instead: R) -> R:
+        """`instead`, if AWS denies it: the rest is still true, but the job is not complete, and cleans up nothing."""
+
+
+Schema = type[CartographyNodeSchema] | type[CartographyRelSchema]
+Shaped = Mapping[Schema, Sequence[Row]]
+Gather = Callable[[Api], Awaitable[Any]]
+Shape = Callable[[Any, Place], Shaped]
 
 
 @dataclass(frozen=True)
-class NodeTable:
-    """Rows of a node schema. `extra`: constants of the load besides AWS_ID, Region and lastupdated."""
+class Table:
+    """Rows of a schema; one of relationships (a matchlink) links nodes that are there.
 
-    schema: type[CartographyNodeSchema]
+    `extra`: constants of the load besides AWS_ID, Region and lastupdated.
+    """
+
+    schema: Schema
     extra: Mapping[str, Constant] = field(default_factory=dict)
 
     @property
@@ -68,7 +102,14 @@ class NodeTable:
 
     def constants(self, place: Place, update_tag: int) -> dict[str, Constant]:
         """Exactly the values that the schema takes from its load, and no other. Raises KeyError for an unknown one."""
-        known = {"AWS_ID": place.account.id, "Region": place.region, "lastupdated": update_tag, **self.extra}
+        known = {
+            "AWS_ID": place.account.id,
+            "Region": place.region,
+            "lastupdated": update_tag,
+            "_sub_resource_label": schemas.ACCOUNT_LABEL,
+            "_sub_resource_id": place.account.id,
+            **self.extra,
+        }
         return {name: known[name] for name in schemas.constants(self.path)}
 
 
@@ -82,7 +123,7 @@ class Cleanup:
     cartoray does not have yet may be named; until it exists the cleanup does not run.
     """
 
-    schema: type[CartographyNodeSchema]
+    schema: Schema
     refreshed_by: tuple[str, ...] = ()
 
 
@@ -90,9 +131,10 @@ class Cleanup:
 class NativeModule:
     """One of Cartography's modules, extracted here: the declaration from which everything about it follows.
 
-    `permissions` are the IAM actions that it needs. `shape` turns the items of one page into rows for each of
-    `tables`, which stand in the order in which stock loads them, as does `cleanup`. Stock shapes all pages of a region
-    at once; a module may be declared here only if that makes no difference but for rows that are told twice.
+    `permissions` are the IAM actions that it needs. `fetch` is one call, and `shape` turns the items of each of its
+    pages into rows for each of `tables`, which stand in the order in which stock loads them, as does `cleanup`. Stock
+    shapes all pages of a region at once; a module may be declared so only if that makes no difference but for rows that
+    are told twice. Or `fetch` is a function that makes the calls of one region, and `shape` is given what it returns.
 
     `after` names the modules that stock runs before and that write the same properties of the same nodes: their data
     is published first. `needs` names wrapped ones that must have landed before, because rows are related to their nodes
@@ -102,9 +144,9 @@ class NativeModule:
 
     name: str
     permissions: tuple[str, ...]
-    fetch: Call
+    fetch: Call | Gather
     shape: Shape
-    tables: tuple[NodeTable, ...]
+    tables: tuple[Table, ...]
     after: tuple[str, ...] = ()
     cleanup: tuple[Cleanup, ...] = ()
     derive: tuple[type[CartographyRelSchema], ...] = ()

@@ -12,7 +12,7 @@ from cartoray.jobs import FORMAT_VERSION, Frozen
 
 
 class CleanupNodes(Frozen):
-    """Delete the nodes and relationships of `schema` in `account_id` that are older than the run."""
+    """Delete the nodes and relationships of a schema, or those of a matchlink, that are older than the run."""
 
     kind: Literal["cleanup_nodes"] = "cleanup_nodes"
     schema_path: str

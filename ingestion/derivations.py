@@ -11,11 +11,10 @@ from functools import lru_cache
 
 from cartography.graph.cleanupbuilder import build_cleanup_query_for_matchlink
 from cartography.graph.querybuilder import build_matchlink_query
-from cartography.models.core.relationships import CartographyRelSchema
 
 from cartoray import schemas
 from cartoray.errors import UnreadableMessage
-from ingestion.statements import ALL, Index, around_rows, guarded, index, never_back
+from ingestion.statements import Index, around_rows, bound, guarded, index, never_back
 
 # Path of the matchlink → what stock's `sync_…` reads: the fields of its rows, of the account $_sub_resource_id.
 _READS = {
@@ -50,23 +49,6 @@ def derivation(path: str) -> Derivation:
     before, body = around_rows(stock, path)
     return Derivation(
         link=never_back(f"{before}{_READS[path]}{body}".strip()).rstrip(";"),
-        cleanup=guarded(_of_account(build_cleanup_query_for_matchlink(schema), schema)),
+        cleanup=guarded(bound(build_cleanup_query_for_matchlink(schema))),
         indexes=tuple(index(query) for query in schemas.index_queries(path)),
-    )
-
-
-def _of_account(cleanup: str, schema: CartographyRelSchema) -> str:
-    """Stock's cleanup, beginning at the account: by itself it looks through all relationships of the type.
-
-    All nodes at which these begin belong to it, and stay with it: an entry of which that is not so cannot be cleaned up
-    in this way.
-    """
-    start = f"MATCH (from:{schema.source_node_label})"
-    if cleanup.count(start) != 1:
-        raise ValueError(f"Cartography's cleanup of {schema.rel_label} has an unknown form: {cleanup}")
-    return cleanup.replace(
-        start,
-        "MATCH (sub:AWSAccount{id: $_sub_resource_id})-[:RESOURCE]->(from)\n"
-        "        USING INDEX SEEK sub:AWSAccount(id)\n"
-        f"        WITH from {ALL} WHERE from:{schema.source_node_label}\n        MATCH (from)",
     )

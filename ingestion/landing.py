@@ -36,7 +36,6 @@ from ingestion.units import Unit, units
 from ingestion.writer import Abandoned, Answer, Missing, Writer, Written
 
 CLEANUP_ROWS = 1_000  # nodes in one round; `DETACH DELETE` takes all their relationships into the same transaction
-ACCOUNT_LABEL = "AWSAccount"
 _NOTHING = Answer({}, (), [])  # of a query that was spared
 T = TypeVar("T")
 ANSWER_BYTES_MAX = 500_000  # of what a query returns; reads go to the database directly
@@ -250,7 +249,8 @@ class Landing:
             return
         schema, found = statements(action.schema_path), cleanups(action.schema_path)
         self._ensure(schema.path, schema.indexes)
-        parameters = {"AWS_ID": step.account_id, "UPDATE_TAG": step.update_tag}
+        scope = {"_sub_resource_label": schemas.ACCOUNT_LABEL, "_sub_resource_id": step.account_id}
+        parameters = {"AWS_ID": step.account_id, "UPDATE_TAG": step.update_tag, **scope}
         if tally.overtaken is None:
             others = Query(OTHER_LAZY_RUNS, {**parameters, "RUN_ID": step.run_id})
             tally.overtaken = bool(self._certain(lambda: self._writer.query(others)).records[0][0])
@@ -289,7 +289,7 @@ class Landing:
     def _derive(self, step: Step, action: DeriveLinks, tally: _Tally) -> None:
         found = derivation(action.schema_path)
         self._ensure(action.schema_path, found.indexes)
-        scope = {"_sub_resource_label": ACCOUNT_LABEL, "_sub_resource_id": step.account_id}
+        scope = {"_sub_resource_label": schemas.ACCOUNT_LABEL, "_sub_resource_id": step.account_id}
         parameters = {"lastupdated": step.update_tag, **scope}
         self._certain(lambda: self._writer.link(found.link, parameters))
         if self._is_new(step, action.schema_path):

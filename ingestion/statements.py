@@ -65,6 +65,7 @@ _SET = re.compile(r"\n\s*SET\s*\n")
 _ASSIGNED = re.compile(r"^i\.(\w+) = (.+)$", re.DOTALL)
 _INDEX = re.compile(r"^CREATE INDEX IF NOT EXISTS FOR (\(n:\w+\)|\(\)<?-\[r:\w+\]->?\(\)) ON \(([^)]+)\);$")
 _UNBOUND = re.compile(r"MATCH \(n:(\w+)\)\s+MATCH \(n\)(<?-\[r:\w+\]->?)\(:(\w+)\)\s+WHERE ")
+_OF_MATCHLINK = re.compile(r"MATCH \(from:(\w+)\)(<?-\[r:\w+\]->?)\(to:(\w+)\)\s+WHERE ")
 _SUB_RESOURCE = re.compile(r"MATCH \(n:(\w+)\)(<?-\[s:\w+\]->?)\((:(\w+)\{(\w+): \$\w+\})\)\s+(WHERE )?")
 ALL = "LIMIT 9223372036854775807"  # behind a limit, Neo4j's planner moves no predicate to before it
 _OTHER_TAG = re.compile(r"(\blastupdated) <> (\$UPDATE_TAG\b)")
@@ -486,9 +487,14 @@ def index(query: str, own_label: str = "") -> Index:
     return Index(label=label, properties=properties, unique=unique, query=query)
 
 
+_CARRIED = {"AWS_ID", "UPDATE_TAG", "LIMIT_SIZE", "_sub_resource_label", "_sub_resource_id"}
+
+
 @dataclass(frozen=True)
 class Cleanups:
     """Statements that delete what is older than $UPDATE_TAG in the account $AWS_ID, $LIMIT_SIZE at a time.
+
+    Those of a matchlink take the account as $_sub_resource_id, and $_sub_resource_label.
 
     Each answers how many it looked at; fewer than the limit means that it is through. `probe` answers whether there is
     anything at all for them: it is one statement instead of many, and what is to be deleted is the exception.
@@ -510,7 +516,7 @@ def cleanups(path: str) -> Cleanups:
     """Raises UnreadableMessage."""
     stock = schemas.cleanup(path)
     for query in stock:
-        if unknown := set(re.findall(r"\$(\w+)", query)) - {"AWS_ID", "UPDATE_TAG", "LIMIT_SIZE"}:
+        if unknown := set(re.findall(r"\$(\w+)", query)) - _CARRIED:
             raise UnreadableMessage(
                 f"The cleanup of {path} needs ${', $'.join(sorted(unknown))}, which no step carries."
             )
@@ -558,12 +564,14 @@ def bound(query: str) -> str:
     """Stock's cleanup query, bound to the account if it is not: to relationships of which one end is the account's.
 
     Of schemas without a sub resource, stock cleans relationships of all accounts at once, after each of them. Here
-    another account's may not have landed yet, or have failed. Raises UnreadableMessage for a text of another form.
+    another account's may not have landed yet, or have failed. Of a matchlink, it looks through all relationships of the
+    type; these are bound to where they begin or end, too. Raises UnreadableMessage for a text of another form.
     """
     if "$AWS_ID" in query:
         return query
-    named, times = _UNBOUND.subn(
-        rf"""MATCH (sub:AWSAccount{{id: $AWS_ID}})
+    pattern, account = (_OF_MATCHLINK, "_sub_resource_id") if "$_sub_resource_id" in query else (_UNBOUND, "AWS_ID")
+    named, times = pattern.subn(
+        rf"""MATCH (sub:AWSAccount{{id: ${account}}})
         USING INDEX SEEK sub:AWSAccount(id)
         CALL (sub) {{
             MATCH (sub)-[:RESOURCE]->(n) WITH n {ALL} WHERE n:\1 MATCH (n)\2(:\3) RETURN r

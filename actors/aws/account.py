@@ -8,7 +8,7 @@ from __future__ import annotations
 from cartography.models.aws.account import AWSAccountSchema
 from cartography.models.aws.iam.root_principal import AWSRootPrincipalSchema
 
-from actors.modules import Call, Item, NativeModule, NodeTable, Place, Shaped, check_account
+from actors.modules import Call, Item, NativeModule, Place, Shaped, Table, check_account
 from cartoray.planning import ACCOUNT_MODULE
 
 
@@ -30,6 +30,6 @@ MODULE = NativeModule(
     permissions=("sts:GetCallerIdentity",),
     fetch=Call("sts", "get_caller_identity", None),
     shape=_shape,
-    tables=(NodeTable(AWSAccountSchema, extra={"inscope": True}), NodeTable(AWSRootPrincipalSchema)),
+    tables=(Table(AWSAccountSchema, extra={"inscope": True}), Table(AWSRootPrincipalSchema)),
     regional=False,
 )

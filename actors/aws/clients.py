@@ -26,7 +26,7 @@ import botocore.session
 
 from actors.aws.errors import RETRIED, Kind, backoff_s, kind_of, said
 from actors.aws.sessions import AwsSessions, pause
-from actors.cloud import RegionNotEnabled
+from actors.cloud import Absent, RegionNotEnabled
 from actors.modules import Call, Item, check_account
 from cartoray.errors import CloudDenied, CloudUnavailable, RegionDenied
 from cartoray.jobs import Account
@@ -56,6 +56,7 @@ _NO_CREDENTIALS = (
 class _Failure:
     kind: Kind
     text: str
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,16 @@ class AwsCloud:
         return tuple(sorted(region for region, state in states.items() if state != "not-opted-in"))
 
     def pages(
-        self, account: Account, role_name: str | None, region: str | None, call: Call, check: Check
+        self,
+        account: Account,
+        role_name: str | None,
+        region: str | None,
+        call: Call,
+        check: Check,
+        **parameters: Any,
     ) -> Iterator[list[Item]]:
         caller = _Caller(self, account, role_name or self.settings.role_name, region, call, check)
-        for page in caller.pages():
+        for page in caller.pages(**parameters):
             yield [page] if call.result_key is None else page.get(call.result_key, [])
 
     def sessions(self, role_name: str | None, check: Check) -> AwsSessions:
@@ -238,7 +245,8 @@ class _Caller:
         paging = self.cloud.paging(operation.service, name)
         model = client.meta.service_model.operation_model(name)
         paginator: Any = botocore.paginate.Paginator(cast(Any, call), paging, model)  # its stub takes a method's name
-        yield from paginator.paginate(**parameters, PaginationConfig={"PageSize": operation.page_size})
+        size = {"PageSize": operation.page_size} if operation.page_size else {}
+        yield from paginator.paginate(**parameters, PaginationConfig=size)
 
     def call(self, method: Callable[..., dict[str, Any]], **parameters: Any) -> dict[str, Any]:
         """The answer. Repeats what is worth it, with back-off, as often as the settings say."""
@@ -252,6 +260,8 @@ class _Caller:
             failure = self._attempt(method, parameters, credentials)
             if not isinstance(failure, _Failure):
                 return failure
+            if failure.code in self.operation.absent:
+                raise Absent
             attempt += 1
             if failure.kind is Kind.EXPIRED and self.account is not None and self.role is not None and not renewed:
                 self.cloud.forget_credentials(self.account, self.role, credentials)
@@ -280,7 +290,7 @@ class _Caller:
             answer: Any = error.response
             code = answer.get("Error", {}).get("Code", "unknown")
             status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            return _Failure(kind_of(code, status), said(code, answer.get("Error", {}).get("Message", "")))
+            return _Failure(kind_of(code, status), said(code, answer.get("Error", {}).get("Message", "")), code)
         except (botocore.exceptions.NoCredentialsError, botocore.exceptions.CredentialRetrievalError) as error:
             return _Failure(Kind.DENIED, str(error))
         except (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError, OSError) as error:

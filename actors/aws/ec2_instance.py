@@ -15,7 +15,7 @@ from cartography.models.aws.ec2.securitygroup_instance import EC2SecurityGroupIn
 from cartography.models.aws.ec2.subnet_instance import EC2SubnetInstanceSchema
 from cartography.models.aws.ec2.volumes import EBSVolumeInstanceSchema
 
-from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+from actors.modules import Call, Cleanup, Item, NativeModule, Place, Shaped, Table
 from actors.transforms import Transform
 
 transform_ec2_instances = Transform("aws.ec2.instances:transform_ec2_instances")
@@ -41,14 +41,14 @@ MODULE = NativeModule(
     fetch=Call("ec2", "describe_instances", "Reservations", page_size=1000),
     shape=_shape,
     tables=(
-        NodeTable(EC2ReservationSchema),
-        NodeTable(EC2InstanceSchema),
-        NodeTable(EC2SubnetInstanceSchema),
-        NodeTable(EC2SecurityGroupInstanceSchema),
-        NodeTable(EC2KeyPairInstanceSchema),
-        NodeTable(EC2NetworkInterfaceInstanceSchema),
-        NodeTable(EBSVolumeInstanceSchema),
-        NodeTable(EC2Ipv6AddressSchema),
+        Table(EC2ReservationSchema),
+        Table(EC2InstanceSchema),
+        Table(EC2SubnetInstanceSchema),
+        Table(EC2SecurityGroupInstanceSchema),
+        Table(EC2KeyPairInstanceSchema),
+        Table(EC2NetworkInterfaceInstanceSchema),
+        Table(EBSVolumeInstanceSchema),
+        Table(EC2Ipv6AddressSchema),
     ),
     cleanup=(
         Cleanup(EC2ReservationSchema),

@@ -10,7 +10,7 @@ from cartography.models.aws.ec2.privateip_networkinterface import EC2PrivateIpNe
 from cartography.models.aws.ec2.securitygroup_networkinterface import EC2SecurityGroupNetworkInterfaceSchema
 from cartography.models.aws.ec2.subnet_networkinterface import EC2SubnetNetworkInterfaceSchema
 
-from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+from actors.modules import Call, Cleanup, Item, NativeModule, Place, Shaped, Table
 from actors.transforms import Transform
 
 transform_network_interface_data = Transform("aws.ec2.network_interfaces:transform_network_interface_data")
@@ -32,10 +32,10 @@ MODULE = NativeModule(
     fetch=Call("ec2", "describe_network_interfaces", "NetworkInterfaces", page_size=1000),
     shape=_shape,
     tables=(
-        NodeTable(EC2NetworkInterfaceSchema),
-        NodeTable(EC2PrivateIpNetworkInterfaceSchema),
-        NodeTable(EC2SubnetNetworkInterfaceSchema),
-        NodeTable(EC2SecurityGroupNetworkInterfaceSchema),
+        Table(EC2NetworkInterfaceSchema),
+        Table(EC2PrivateIpNetworkInterfaceSchema),
+        Table(EC2SubnetNetworkInterfaceSchema),
+        Table(EC2SecurityGroupNetworkInterfaceSchema),
     ),
     after=("ec2:instance", "ec2:security_group", "ec2:subnet"),
     needs=("ec2:load_balancer",),

@@ -9,7 +9,7 @@ from cartography.models.aws.ec2.security_group_rules import IpPermissionInboundS
 from cartography.models.aws.ec2.security_groups import EC2SecurityGroupSchema
 from cartography.models.aws.ec2.securitygroup_instance import EC2SecurityGroupInstanceSchema
 
-from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+from actors.modules import Call, Cleanup, Item, NativeModule, Place, Shaped, Table
 from actors.transforms import Transform
 
 transform_ec2_security_group_data = Transform("aws.ec2.security_groups:transform_ec2_security_group_data")
@@ -33,10 +33,10 @@ MODULE = NativeModule(
     fetch=Call("ec2", "describe_security_groups", "SecurityGroups", page_size=1000),
     shape=_shape,
     tables=(
-        NodeTable(EC2SecurityGroupSchema),
-        NodeTable(IpPermissionInboundSchema),
-        NodeTable(IpRuleSchema),
-        NodeTable(IpRangeSchema),
+        Table(EC2SecurityGroupSchema),
+        Table(IpPermissionInboundSchema),
+        Table(IpRuleSchema),
+        Table(IpRangeSchema),
     ),
     after=("ec2:instance",),
     cleanup=(

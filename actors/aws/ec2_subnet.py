@@ -9,7 +9,7 @@ from cartography.models.aws.ec2.auto_scaling_groups import EC2SubnetAutoScalingG
 from cartography.models.aws.ec2.subnet_instance import EC2SubnetInstanceSchema
 from cartography.models.aws.ec2.subnets import EC2SubnetSchema
 
-from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+from actors.modules import Call, Cleanup, Item, NativeModule, Place, Shaped, Table
 from actors.transforms import Transform
 
 transform_subnet_data = Transform("aws.ec2.subnets:transform_subnet_data")
@@ -24,7 +24,7 @@ MODULE = NativeModule(
     permissions=("ec2:DescribeSubnets", "ec2:DescribeRegions"),
     fetch=Call("ec2", "describe_subnets", "Subnets", page_size=1000),
     shape=_shape,
-    tables=(NodeTable(EC2SubnetSchema),),
+    tables=(Table(EC2SubnetSchema),),
     after=("ec2:instance",),
     cleanup=(
         Cleanup(EC2SubnetSchema),

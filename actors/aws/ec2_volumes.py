@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cartography.models.aws.ec2.volumes import EBSVolumeSchema
 
-from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+from actors.modules import Call, Cleanup, Item, NativeModule, Place, Shaped, Table
 from actors.transforms import Transform
 
 transform_volumes = Transform("aws.ec2.volumes:transform_volumes")
@@ -22,7 +22,7 @@ MODULE = NativeModule(
     permissions=("ec2:DescribeVolumes", "ec2:DescribeRegions"),
     fetch=Call("ec2", "describe_volumes", "Volumes", page_size=500),  # more than 500 AWS does not give at once
     shape=_shape,
-    tables=(NodeTable(EBSVolumeSchema),),
+    tables=(Table(EBSVolumeSchema),),
     after=("ec2:instance",),
     cleanup=(Cleanup(EBSVolumeSchema),),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from cartography.models.aws.ec2.vpc import AWSVpcSchema
 from cartography.models.aws.ec2.vpc_cidr import AWSIPv4CidrBlockSchema, AWSIPv6CidrBlockSchema
 
-from actors.modules import Call, Cleanup, Item, NativeModule, NodeTable, Place, Shaped
+from actors.modules import Call, Cleanup, Item, NativeModule, Place, Shaped, Table
 from actors.transforms import Transform
 
 transform_vpc_data = Transform("aws.ec2.vpc:transform_vpc_data")
@@ -24,6 +24,6 @@ MODULE = NativeModule(
     permissions=("ec2:DescribeVpcs", "ec2:DescribeRegions"),
     fetch=Call("ec2", "describe_vpcs", "Vpcs", page_size=1000),
     shape=_shape,
-    tables=(NodeTable(AWSVpcSchema), NodeTable(AWSIPv4CidrBlockSchema), NodeTable(AWSIPv6CidrBlockSchema)),
+    tables=(Table(AWSVpcSchema), Table(AWSIPv4CidrBlockSchema), Table(AWSIPv6CidrBlockSchema)),
     cleanup=(Cleanup(AWSIPv6CidrBlockSchema), Cleanup(AWSIPv4CidrBlockSchema), Cleanup(AWSVpcSchema)),
 )

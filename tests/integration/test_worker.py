@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from cartography.models.aws.ec2.reservations import EC2ReservationSchema
 
-from actors.modules import Call, Item, NativeModule, NodeTable, Place, Shape, Shaped
+from actors.modules import Call, Item, NativeModule, Place, Shape, Shaped, Table
 from actors.worker import Worker
 from cartoray.dead_letters import read_dead_letter
 from cartoray.errors import CloudDenied
@@ -50,7 +50,7 @@ def broken(items: list[Item], place: Place) -> Shaped:
 
 def fake(name: str, of: Shape = shape) -> NativeModule:
     fetch = Call("fake", name, "Items", page_size=1)
-    return NativeModule(name=name, permissions=(), fetch=fetch, shape=of, tables=(NodeTable(EC2ReservationSchema),))
+    return NativeModule(name=name, permissions=(), fetch=fetch, shape=of, tables=(Table(EC2ReservationSchema),))
 
 
 KNOWN = {name: fake(name) for name in ("account", "first", "second", "third")} | {"broken": fake("broken", broken)}

@@ -15,7 +15,7 @@ from cartography.models.aws.ec2.volumes import EBSVolumeSchema
 
 from actors.cloud import RegionNotEnabled
 from actors.extraction import Extracted, Extraction
-from actors.modules import Call, Item, NativeModule, NodeTable, Place, Shaped
+from actors.modules import Call, Item, NativeModule, Place, Shaped, Table
 from cartoray import schemas
 from cartoray.errors import CloudDenied, CloudUnavailable, JobTimedOut, RegionDenied
 from cartoray.jobs import Account, Job
@@ -43,7 +43,7 @@ def module(*, regional: bool = True) -> NativeModule:
         permissions=(),
         fetch=Call("ec2", "describe_volumes", "Volumes", page_size=10),
         shape=shape,
-        tables=(NodeTable(EC2ReservationSchema), NodeTable(EBSVolumeSchema)),
+        tables=(Table(EC2ReservationSchema), Table(EBSVolumeSchema)),
         regional=regional,
     )
 

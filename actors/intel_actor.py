@@ -12,4 +12,4 @@ class IntelActor(Member):
     """Takes jobs, calls the cloud's APIs, publishes rows."""
 
     def make(self, settings: Settings, name: str) -> Worker:
-        return Worker(settings, name, AwsCloud(settings.aws))
+        return Worker(settings, name, AwsCloud(settings.aws, settings.intel.calls_per_actor))

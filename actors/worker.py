@@ -58,6 +58,7 @@ _SEEN_MAX = 10_000  # jobs that ended here
 _POLL_BUSY_S = 0.02  # an ended job waits at most so long for its commit
 _POLL_IDLE_S = 0.2
 _REVOKED_S = 5.0  # for jobs to end before their partitions go; most do, and those that do not are repeated elsewhere
+_WAITING_MAX = 4  # for each call that is under way, so many threads: most wait where an account is asked too often
 _ABANDON_S = 2.0  # for a job to notice that nobody waits for it
 
 
@@ -149,7 +150,8 @@ class Worker:
         load_transforms()  # before there are jobs, whose threads would all wait for it
         limits = self._settings.intel
         self._jobs = ThreadPoolExecutor(limits.jobs_per_actor, thread_name_prefix="job")
-        self._calls = ThreadPoolExecutor(limits.calls_per_actor, thread_name_prefix="call")
+        threads = limits.calls_per_actor * _WAITING_MAX
+        self._calls = ThreadPoolExecutor(threads, thread_name_prefix="call")
         self._publisher = Publisher(self._settings.kafka, self._name)
         self._consumer = GroupConsumer(
             self._settings.kafka,

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
@@ -24,7 +24,9 @@ import botocore.exceptions
 import botocore.paginate
 import botocore.session
 
+from actors.aws import parsing
 from actors.aws.errors import RETRIED, Kind, backoff_s, kind_of, said
+from actors.aws.rates import Bucket, limit_of
 from actors.aws.sessions import AwsSessions, pause
 from actors.cloud import Absent, RegionNotEnabled
 from actors.modules import Call, Item, check_account
@@ -71,9 +73,14 @@ class AwsCloud:
     Making one raises CloudDenied when the AWS configuration of this machine cannot be used.
     """
 
-    def __init__(self, settings: AwsSettings) -> None:
+    def __init__(self, settings: AwsSettings, calls_max: int | None = None) -> None:
+        """`calls_max`: under way at once; calls that wait for their turn, or before they are repeated, do not count."""
         self.settings = settings
+        self.room = threading.Semaphore(calls_max) if calls_max else nullcontext()
+        self._buckets: dict[tuple[str, str, str], Bucket] = {}
+        self._taking = threading.Lock()
         self._core = botocore.session.get_session()
+        parsing.install(self._core)
         with _setup_is_right():
             self._session: Any = boto3.Session(botocore_session=self._core)  # its stubs know services by name only
         self._making = threading.Lock()  # a session is not safe while it makes a client
@@ -128,6 +135,7 @@ class AwsCloud:
                     read_timeout=self.settings.read_timeout_s,
                     max_pool_connections=_CONNECTIONS_MAX,
                     retries={"total_max_attempts": 1, "mode": "standard"},
+                    user_agent=self._core.user_agent(),  # else botocore builds it twice for each call
                     user_agent_extra="cartoray",
                 )
                 with _setup_is_right():
@@ -141,6 +149,28 @@ class AwsCloud:
         with self._making:
             found: dict[str, Any] = self._core.get_paginator_model(service).get_paginator(operation)
         return found
+
+    # ---- rates -------------------------------------------------------------------------------------------------
+
+    def admit(self, account: Account, region: str, service: str, check: Check) -> None:
+        """Returns when a call may be made. Raises what `check` raises, which is called meanwhile."""
+        while True:
+            with self._taking:
+                wait_s = self._bucket(account, region, service).take(time.monotonic())
+            if not wait_s:
+                return
+            pause(wait_s, check)
+
+    def throttled(self, account: Account, region: str, service: str, began_s: float) -> None:
+        """A call that began at `began_s` of the monotonic clock was one too many."""
+        with self._taking:
+            self._bucket(account, region, service).throttled(began_s, time.monotonic())
+
+    def _bucket(self, account: Account, region: str, service: str) -> Bucket:
+        key = (account.id, region, service)
+        if key not in self._buckets:
+            self._buckets[key] = Bucket(limit_of(service, self.settings.rate_share), time.monotonic())
+        return self._buckets[key]
 
     # ---- credentials -------------------------------------------------------------------------------------------
 
@@ -255,11 +285,17 @@ class _Caller:
         renewed = False
         while True:
             self.check()
-            began_s = time.monotonic()
             credentials = self._credentials()
-            failure = self._attempt(method, parameters, credentials)
+            bucket = (self.account, self.region or self.cloud.default_region, self.operation.service)
+            if bucket[0] is not None:
+                self.cloud.admit(bucket[0], *bucket[1:], self.check)
+            began_s = time.monotonic()
+            with self.cloud.room:
+                failure = self._attempt(method, parameters, credentials)
             if not isinstance(failure, _Failure):
                 return failure
+            if failure.kind is Kind.THROTTLED and bucket[0] is not None:
+                self.cloud.throttled(bucket[0], *bucket[1:], began_s)
             if failure.code in self.operation.absent:
                 raise Absent
             attempt += 1

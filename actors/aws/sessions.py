@@ -48,6 +48,12 @@ class Clients(Protocol):
     def signing(self, credentials: Credentials) -> AbstractContextManager[None]:
         """Within the block, and in its thread, the clients sign with `credentials`."""
 
+    def admit(self, account: Account, region: str, service: str, check: Callable[[], None]) -> None:
+        """Returns when the account may be asked."""
+
+    def throttled(self, account: Account, region: str, service: str, began_s: float) -> None:
+        """A call that began then was one too many."""
+
 
 class AwsSessions:
     """The sessions of one job, and its API calls: how many, and what Cartography takes for an empty answer.
@@ -94,7 +100,7 @@ class AwsSessions:
             self._call,
             shared._make_api_call,
             credentials,
-            (service, f"in {region}, account {account.id}"),
+            (account, region, service),
             there=not there or region in there,
         )
         return client
@@ -103,25 +109,30 @@ class AwsSessions:
         self,
         make: Callable[[str, Any], Any],
         credentials: Credentials,
-        where: tuple[str, str],
+        where: tuple[Account, str, str],
         operation: str,
         arguments: Any,
         *,
         there: bool,
     ) -> Any:
         """The answer. `there`: whether the region has the service, as far as botocore knows."""
-        place = f"{where[0]}:{operation} {where[1]}"
+        account, region, service = where
+        place = f"{service}:{operation} in {region}, account {account.id}"
         attempt = 0
         while True:
             self._check()
+            self._clients.admit(*where, self._check)
             self.calls += 1
             attempt += 1
+            began_s = time.monotonic()
             try:
                 with self._clients.signing(credentials):
                     return make(operation, arguments)
             except botocore.exceptions.ClientError as error:
                 answer: Any = error.response
                 kind = kind_of(_code(answer), answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+                if kind is Kind.THROTTLED:
+                    self._clients.throttled(*where, began_s)
                 if kind not in RETRIED or attempt >= ATTEMPTS_MAX:
                     answer.setdefault("ResponseMetadata", {})[_PLACE] = (self, place)
                     raise

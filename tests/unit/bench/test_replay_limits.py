@@ -1,0 +1,63 @@
+"""How many calls are allowed."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.replay.limits import LIMITS, Limits, TokenBucket
+from cartoray.stack.simulated_aws_protocol import Call
+
+
+def call(service: str, operation: str, account: str = "111122223333", region: str = "eu-west-1", **more: str) -> Call:
+    parameters = {"Action": operation, "Version": "1"} | more
+    return Call("", account, region, service, operation, "query", parameters)
+
+
+def allowed(limits: Limits, one: Call, now_s: float = 0.0) -> int:
+    """How many calls at once."""
+    return next(count for count in range(10_000) if not limits.allow(one, one.action, now_s))
+
+
+@given(st.lists(st.floats(min_value=0, max_value=2), max_size=50))
+def test_a_bucket_never_gives_more_than_capacity_and_refill(waits_s: list[float]) -> None:
+    bucket, now_s, taken = TokenBucket(5, 2, 5, 0.0), 0.0, 0
+    for wait_s in waits_s:
+        now_s += wait_s
+        taken += bucket.take(now_s)
+        assert taken <= 5 + now_s * 2 + 1e-6
+
+
+def test_an_emptied_bucket_fills_again_and_not_beyond_its_capacity() -> None:
+    bucket = TokenBucket(2, 2, 2, 0.0)
+    assert [bucket.take(now_s) for now_s in (0.0, 0.0, 0.1, 0.6, 0.7)] == [True, True, False, True, False]
+    assert [bucket.take(100.0) for _ in range(3)] == [True, True, False]
+
+
+def test_ec2_has_less_for_those_who_ask_for_everything() -> None:
+    limits = Limits(1)
+    assert allowed(limits, call("ec2", "DescribeVpcs")) == 50
+    assert allowed(limits, call("ec2", "DescribeVpcs", MaxResults="1000")) == 100
+    assert allowed(limits, call("ec2", "CreateVpc")) == 50
+    assert allowed(limits, call("ec2", "DescribeVpcs"), now_s=1.0) == 10
+
+
+def test_accounts_regions_and_apis_have_buckets_of_their_own() -> None:
+    limits = Limits(1)
+    assert allowed(limits, call("ec2", "DescribeVpcs")) == 50
+    assert allowed(limits, call("ec2", "DescribeSubnets")) == 50
+    assert allowed(limits, call("ec2", "DescribeVpcs", region="us-east-1")) == 50
+    assert allowed(limits, call("ec2", "DescribeVpcs", account="444455556666")) == 50
+
+
+def test_the_apis_of_lambda_share_one_bucket_but_for_those_with_their_own() -> None:
+    limits = Limits(1)
+    assert allowed(limits, call("lambda", "ListFunctions")) == 15
+    assert allowed(limits, call("lambda", "ListLayers")) == 0
+    assert allowed(limits, call("lambda", "GetFunction")) == 100
+
+
+def test_a_scale_allows_more_or_less_and_never_nothing() -> None:
+    assert allowed(Limits(2), call("kms", "ListKeys")) == 2 * LIMITS["kms:ListKeys"].capacity
+    assert allowed(Limits(0.001), call("kms", "ListKeys")) == 1
+    assert allowed(Limits(1), call("eks", "ListClusters")) == LIMITS[""].capacity

@@ -6,7 +6,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-whole test-providers test-judge bench bench-ingestion bench-comparing lint unit lock clean
+.PHONY: help demo test test-whole test-providers test-judge test-autoscaling bench bench-ingestion bench-backlog bench-comparing lint unit lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -51,6 +51,9 @@ test-providers: .venv/.built  ## GitHub, Kubernetes and Okta, against stock and 
 
 test-judge: .judge/.had  ## Cartography's own integration tests, against stock and through us: long
 	CARTOGRAPHY_SOURCES=.judge $(BIN)/pytest tests/judge -s
+
+test-autoscaling: .venv/.built  ## Ray adds nodes for the pools and removes them: ends every Ray of this machine
+	$(BIN)/pytest tests/autoscaling
 
 bench: .venv/.built  ## a first sync of 10 accounts, against stock Cartography: minutes
 	$(BIN)/python -W ignore -m bench.wrapped

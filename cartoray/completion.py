@@ -39,6 +39,7 @@ from cartoray.events import (
     JobStarted,
     MessageRefused,
     Place,
+    PoolScaled,
     QueryLanded,
     RunPlanned,
     RunPublished,
@@ -173,6 +174,8 @@ class RunState:
             case JobReleased():
                 self._released.add(event.job_id)
                 self._refresh(event.job_id)
+            case PoolScaled():
+                pass
             case _:
                 self._apply_to_attempt(event)
                 self._refresh(event.job_id)
@@ -505,9 +508,11 @@ class Runs:
     def __init__(self) -> None:
         self.states: dict[str, RunState] = {}
 
-    def apply(self, event: Event) -> RunState:
-        """The state after the event. That of a session is not kept."""
+    def apply(self, event: Event) -> RunState | None:
+        """The state after the event; None if it is of no run. That of a session is not kept."""
         run_id = run_of(event)
+        if not run_id:
+            return None
         state = self.states.get(run_id) or RunState(run_id)
         if not run_id.startswith(SESSION_PREFIX):
             self.states[run_id] = state

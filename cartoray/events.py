@@ -153,6 +153,17 @@ class StepLanded(Frozen):
     reason: str = ""
 
 
+class PoolScaled(Frozen):
+    """A pool is to have another number of members from now on. Of no run: all that are open have use of it."""
+
+    kind: Literal["pool_scaled"] = "pool_scaled"
+    pool: Literal["intel", "ingestion"]
+    before: int
+    target: int
+    reason: str
+    at_ms: int
+
+
 Event = Annotated[
     RunPlanned
     | RunPublished
@@ -162,14 +173,22 @@ Event = Annotated[
     | BatchLanded
     | QueryLanded
     | MessageRefused
-    | StepLanded,
+    | StepLanded
+    | PoolScaled,
     Field(discriminator="kind"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 def run_of(event: Event) -> str:
-    return event.run.run_id if isinstance(event, RunPlanned) else event.run_id
+    """Empty if it is of none."""
+    match event:
+        case RunPlanned():
+            return event.run.run_id
+        case PoolScaled():
+            return ""
+        case _:
+            return event.run_id
 
 
 def key_of(event: Event) -> str:
@@ -187,4 +206,6 @@ def key_of(event: Event) -> str:
             what = f"{event.job_id}/{event.attempt}/{event.sequence}"
         case StepLanded():
             what = event.step_id
+        case PoolScaled():
+            what = f"{event.pool}/{event.at_ms}"
     return f"{run_of(event)}/{event.kind}/{what}"

@@ -472,6 +472,7 @@ class GroupLag:
     def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
         self._settings, self._topic = settings, topic
         self._admin = Admin(settings)
+        self.partitions = 0  # of the topic, when it was measured last
         # the admin client has a call for this, and dies by it when the group's coordinator moves: librdkafka's #5040
         self._consumer = Consumer(_client(settings, **{"group.id": group, "enable.auto.commit": False}))
 
@@ -485,6 +486,7 @@ class GroupLag:
         self._consumer.poll(0)  # there is nothing to read, but troubles of the connection would heap up
         committed = _answer(self._settings, lambda: self._committed(begins))
         ends = self._admin.end_offsets(self._topic)
+        self.partitions = len(ends)
         return sum(max(0, end - max(begins.get(at, 0), committed.get(at, 0))) for at, end in ends.items())
 
     def _committed(self, partitions: Iterable[int]) -> dict[int, int]:

@@ -84,14 +84,27 @@ class AwsSettings(_Group):
     partition: str = Field("aws", pattern=r"^aws(-[a-z]+)*$", description="of the roles' ARNs: aws, aws-us-gov, aws-cn")
     default_region: str = Field("us-east-1", description="where STS, Organizations and region discovery are asked")
     attempts_max: int = Field(8, ge=1, description="of one call when AWS throttles or fails, back-off between them")
+    rate_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="of the rate at which AWS lets an account be asked, in each region and for each service; what is "
+        "left is for the account's own software. After a throttled call it gets less for a while",
+    )
     connect_timeout_s: float = Field(10, gt=0)
     read_timeout_s: float = Field(60, gt=0)
 
 
 class IntelSettings(_Group):
-    actors: int = Field(2, ge=1, description="in the pool; more than partitions of intel_jobs would idle")
+    actors_min: int = Field(1, ge=0, description="in the pool when nothing is to do; 0 makes the next sync start later")
+    actors_max: int = Field(4, ge=1, description="in the pool at most; never more than intel_jobs has partitions")
+    jobs_per_member: int = Field(
+        32, ge=1, description="that wait or are under way for each actor in the pool, before more actors are started"
+    )
     jobs_per_actor: int = Field(16, ge=1, description="at once; each holds a few threads while it waits for the API")
-    calls_per_actor: int = Field(64, ge=1, description="API calls in flight at once in one actor")
+    calls_per_actor: int = Field(
+        64, ge=1, description="API calls in flight at once in one actor; those that wait for their turn do not count"
+    )
     job_timeout_s: float = Field(
         21_600,
         gt=0,
@@ -108,7 +121,11 @@ class IntelSettings(_Group):
 
 
 class IngestionSettings(_Group):
-    actors: int = Field(2, ge=1, description="in the pool; more than partitions of graph_data would idle")
+    actors_min: int = Field(1, ge=0, description="in the pool when nothing is to do; 0 makes the next sync end later")
+    actors_max: int = Field(4, ge=1, description="in the pool at most; never more than graph_data has partitions")
+    messages_per_member: int = Field(
+        100, ge=1, description="of graph_data that wait for each actor in the pool, before more actors are started"
+    )
     batch_rows: int = Field(
         1_000,
         ge=1,
@@ -138,6 +155,13 @@ class IngestionSettings(_Group):
         30, ge=0, description="of a transaction on transient errors, back-off between them, before the actor gives up"
     )
     drain_s: float = Field(20, gt=0, description="to finish what is under way when asked to stop")
+
+
+class ScalingSettings(_Group):
+    """Of both pools; how many members they have is set with each."""
+
+    up_after_s: float = Field(2, ge=0, description="that a lag must last before members are added")
+    down_after_s: float = Field(60, gt=0, description="that members stay after they were needed last")
 
 
 class StackSettings(_Group):
@@ -199,6 +223,7 @@ class Settings(BaseSettings):
     aws: AwsSettings = AwsSettings()
     intel: IntelSettings = IntelSettings()
     ingestion: IngestionSettings = IngestionSettings()
+    scaling: ScalingSettings = ScalingSettings()
     stack: StackSettings = StackSettings()
     simulated_aws: SimulatedAwsSettings = SimulatedAwsSettings()
 

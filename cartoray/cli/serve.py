@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cartoray.cli.common import progress_console, settings, use_simulated_aws
+from cartoray.errors import UsageError
 from cartoray.logs import log_to_stderr
 
 if TYPE_CHECKING:
@@ -23,14 +24,21 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     intel_actors: Annotated[
-        int | None, typer.Option(min=1, help="actors that call the cloud APIs (CARTORAY_INTEL_ACTORS)")
+        str | None,
+        typer.Option(
+            metavar="N|MIN-MAX", help="actors that call the cloud APIs, as many as there are jobs for: 2, or 0-8"
+        ),
     ] = None,
     ingestion_actors: Annotated[
-        int | None, typer.Option(min=1, help="actors that write to Neo4j (CARTORAY_INGESTION_ACTORS)")
+        str | None,
+        typer.Option(metavar="N|MIN-MAX", help="actors that write to Neo4j, as many as there are rows for"),
     ] = None,
     dashboard: Annotated[bool, typer.Option(help="Ray's dashboard, when a local Ray is started")] = False,
 ) -> None:
     """Run the workers: take jobs from Kafka, call the cloud APIs, write the graph.
+
+    Both pools grow with what waits in Kafka, and shrink when nothing does (CARTORAY_INTEL_ACTORS_MIN and _MAX,
+    CARTORAY_INGESTION_ACTORS_MIN and _MAX; CARTORAY_SCALING_DOWN_AFTER_S).
 
     Alone it starts a Ray on this machine; under `ray job submit -- cartoray serve` it joins that cluster. SIGTERM or
     Ctrl-C finishes what is under way and leaves; a second one leaves at once. Killing it loses nothing.
@@ -40,10 +48,11 @@ def serve(
     if use_simulated_aws(config):
         progress_console.print(f"AWS is simulated, at {config.simulated_aws.endpoint_url}", highlight=False)
     if intel_actors:
-        config = config.model_copy(update={"intel": config.intel.model_copy(update={"actors": intel_actors})})
+        changed = config.intel.model_copy(update=_actors("--intel-actors", intel_actors))
+        config = config.model_copy(update={"intel": changed})
     if ingestion_actors:
-        changed = config.ingestion.model_copy(update={"actors": ingestion_actors})
-        config = config.model_copy(update={"ingestion": changed})
+        written = config.ingestion.model_copy(update=_actors("--ingestion-actors", ingestion_actors))
+        config = config.model_copy(update={"ingestion": written})
 
     from cartoray.cluster.driver import Driver
 
@@ -68,3 +77,15 @@ def serve(
         )
 
     Driver(config, Path(), dashboard=dashboard).serve(stop, ready)
+
+
+def _actors(option: str, text: str) -> dict[str, int]:
+    """Settings of a pool. Raises UsageError."""
+    least, _, most = text.partition("-")
+    try:
+        found = {"actors_min": int(least), "actors_max": int(most or least)}
+    except ValueError:
+        found = {"actors_min": 0, "actors_max": 0}
+    if not 0 <= found["actors_min"] <= found["actors_max"] or not found["actors_max"]:
+        raise UsageError(f"{option} is {text!r}; it takes a number of actors, or the least and the most: 2, or 0-8.")
+    return found

@@ -13,7 +13,7 @@ from cartoray.cli.render import progress, progress_line
 from cartoray.cluster.coordinator import read_event
 from cartoray.completion import FollowUps, JobState, RunState
 from cartoray.errors import UnreadableMessage, UsageError
-from cartoray.events import run_of
+from cartoray.events import PoolScaled, run_of
 from cartoray.kafka import Follower
 from cartoray.settings import KafkaSettings
 from cartoray.topics import topics
@@ -94,6 +94,8 @@ def watch(
                     continue
                 if run_of(event) == run_id:
                     state.apply(event)
+                elif isinstance(event, PoolScaled) and state.run and event.at_ms >= state.run.planned_at_ms:
+                    display.say(f"{event.pool} pool: {event.before} → {event.target} members, {event.reason}")
             if follower.caught_up:
                 if state.run is None or not state.published:
                     raise UsageError(f"Run {run_id} is not in Kafka, or its publication was cut off.")

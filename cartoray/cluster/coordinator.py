@@ -52,10 +52,11 @@ class Coordinator:
             while not stop.is_set():
                 for message in follower.poll(_POLL_S):
                     try:
-                        run_id = self._runs.apply(read_event(message)).run_id
-                        touched |= {run_id} & self._runs.states.keys()
+                        state = self._runs.apply(read_event(message))
                     except UnreadableMessage as error:
                         log.warning("event_skipped reason=%s", error)
+                        continue
+                    touched |= ({state.run_id} if state else set()) & self._runs.states.keys()
                 if follower.caught_up and touched:  # before that, a step may be owed only because it is not read yet
                     for run_id in touched:
                         self._publish_owed(run_id, publisher, names)

@@ -31,9 +31,12 @@ from actors.intel_actor import IntelActor
 from actors.modules import modules
 from cartoray.cluster.coordinator import Coordinator
 from cartoray.cluster.follow_ups import follow_ups
+from cartoray.cluster.lags import Lags
 from cartoray.cluster.pool import NAMESPACE, Pool
+from cartoray.cluster.scaling import Bounds
 from cartoray.errors import CartorayError, StackError
-from cartoray.kafka import Admin
+from cartoray.events import PoolScaled, key_of
+from cartoray.kafka import Admin, Publisher
 from cartoray.settings import Settings
 from cartoray.topics import topics
 from ingestion.ingestion_actor import IngestionActor
@@ -45,11 +48,22 @@ _ASK_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
+class Actors:
+    """How many there are of a pool."""
+
+    least: int
+    most: int
+
+    def __str__(self) -> str:
+        return f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
+
+
+@dataclass(frozen=True)
 class Serving:
     """What a driver that is ready tells its user."""
 
-    intel_actors: int
-    ingestion_actors: int
+    intel_actors: Actors
+    ingestion_actors: Actors
     ray_address: str
     dashboard_url: str
 
@@ -104,18 +118,34 @@ class Driver:
         names = topics(settings.kafka)
         Admin(settings.kafka).ensure(names)
         check_graph(settings.neo4j)
-        sizes = settings.intel.actors, settings.ingestion.actors
-        with _ray(sum(sizes), dashboard=self._dashboard) as (address, dashboard_url):
-            pools = (
-                Pool("intel", IntelActor, sizes[0], self._directory),
-                Pool("ingestion", IngestionActor, sizes[1], self._directory),
+        intel, ingestion = settings.intel, settings.ingestion
+        sizes = Actors(intel.actors_min, intel.actors_max), Actors(ingestion.actors_min, ingestion.actors_max)
+        with _ray(sum(size.most for size in sizes), dashboard=self._dashboard) as (address, dashboard_url):
+            bounds = (
+                self._bounds(sizes[0], intel.jobs_per_member),
+                self._bounds(sizes[1], ingestion.messages_per_member),
             )
-            with self._coordinator(stop):
+            pools = (
+                Pool("intel", IntelActor, bounds[0], self._directory),
+                Pool("ingestion", IngestionActor, bounds[1], self._directory),
+            )
+            publishing = contextlib.closing(Publisher(settings.kafka, "driver"))
+            with self._coordinator(stop), Lags(settings.kafka) as lags, publishing as publisher:
                 ready(Serving(*sizes, address, dashboard_url))
                 try:
-                    self._supervise(pools, stop)
+                    self._supervise(pools, lags, publisher, stop)
                 finally:
                     self._drain(pools)
+
+    def _bounds(self, size: Actors, lag_per_member: int) -> Bounds:
+        scaling = self._settings.scaling
+        return Bounds(
+            members_min=min(size.least, size.most),
+            members_max=size.most,
+            lag_per_member=lag_per_member,
+            up_after_ms=int(scaling.up_after_s * 1000),
+            down_after_ms=int(scaling.down_after_s * 1000),
+        )
 
     @contextlib.contextmanager
     def _coordinator(self, stop: threading.Event) -> Iterator[None]:
@@ -140,10 +170,17 @@ class Driver:
             ended.set()
             thread.join(self._settings.kafka.timeout_s)
 
-    def _supervise(self, pools: tuple[Pool, ...], stop: threading.Event) -> None:
+    def _supervise(self, pools: tuple[Pool, ...], lags: Lags, publisher: Publisher, stop: threading.Event) -> None:
         asked_s = time.monotonic()
+        events = topics(self._settings.kafka).events.name
         while not stop.is_set():
             self._turn(pools)
+            for pool in pools:
+                lag = lags.take(pool.name)
+                change = pool.scale(lag.messages, lag.partitions) if lag else None
+                if change is not None:
+                    event = PoolScaled(pool=pool.name, **vars(change), at_ms=time.time_ns() // 1_000_000)
+                    publisher.publish(events, key_of(event).encode(), event.model_dump_json().encode())
             if time.monotonic() - asked_s > _ASK_EVERY_S:
                 asked_s = time.monotonic()
                 for pool in pools:
@@ -163,7 +200,7 @@ class Driver:
             return
         done, _ = ray.wait(list(references), num_returns=1, timeout=_TICK_S)
         for reference in done:
-            references[reference].ended(reference)
+            references[reference].done(reference)
 
     def _drain(self, pools: tuple[Pool, ...]) -> None:
         """Both stop taking more and finish what is under way, within the larger of their budgets."""
@@ -176,6 +213,6 @@ class Driver:
                 return
             done, _ = ray.wait(list(references), num_returns=1, timeout=_TICK_S)
             for reference in done:
-                references[reference].ended(reference)
+                references[reference].done(reference)
         for pool in pools:
             pool.kill()

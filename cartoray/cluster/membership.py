@@ -12,6 +12,7 @@ A step that the table does not have raises IllegalTransition and changes nothing
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -25,6 +26,9 @@ class State(StrEnum):
     RUNNING = "running"
     DRAINING = "draining"
     STOPPED = "stopped"
+
+
+_ACTIVE = (State.WAITING, State.STARTING, State.RUNNING)
 
 
 class Signal(StrEnum):
@@ -82,18 +86,37 @@ class Slot:
 
 
 class Membership:
-    """The slots of one pool of fixed size."""
+    """The slots of one pool. One that has stopped is forgotten with the next `resize`, and its number given again."""
 
     def __init__(self, size: int, policy: Policy | None = None) -> None:
         self._policy = policy or Policy()
-        self._slots = [Slot(number) for number in range(size)]
+        self._slots: dict[int, Slot] = {}
+        self.resize(size)
 
     def __getitem__(self, number: int) -> Slot:
         return self._slots[number]
 
+    def resize(self, size: int) -> list[int]:
+        """Adds slots, or drains those of the highest numbers; answers the slots whose members are to be told to."""
+        self._slots = {number: slot for number, slot in self._slots.items() if slot.state is not State.STOPPED}
+        active = sorted(number for number, slot in self._slots.items() if slot.state in _ACTIVE)
+        unused = (number for number in itertools.count() if number not in self._slots)
+        for number in itertools.islice(unused, max(0, size - len(active))):
+            self._slots[number] = Slot(number)
+        for number in active[size:]:
+            self._move(number, Signal.DRAIN)
+        return [number for number in active[size:] if self._slots[number].state is State.DRAINING]
+
+    @property
+    def pending(self) -> int:
+        """Members that are to start, or are starting."""
+        return sum(slot.state in (State.WAITING, State.STARTING) for slot in self._slots.values())
+
     def due(self, now_ms: int) -> list[int]:
         """Slots to start now."""
-        return [slot.number for slot in self._slots if slot.state is State.WAITING and slot.start_at_ms <= now_ms]
+        return [
+            number for number, slot in self._slots.items() if slot.state is State.WAITING and slot.start_at_ms <= now_ms
+        ]
 
     def start(self, number: int, now_ms: int) -> None:
         self._move(number, Signal.START, started_ms=now_ms)
@@ -109,8 +132,8 @@ class Membership:
         self._move(number, Signal.DIED, deaths=deaths, start_at_ms=now_ms + wait_ms, last_reason=reason)
 
     def drain(self) -> None:
-        for slot in self._slots:
-            self._move(slot.number, Signal.DRAIN)
+        for number in self._slots:
+            self._move(number, Signal.DRAIN)
 
     def stopped(self, number: int) -> None:
         self._move(number, Signal.STOPPED)
@@ -118,10 +141,10 @@ class Membership:
     @property
     def given_up(self) -> Slot | None:
         """A slot that died too often in a row, if any: the driver ends then, rather than turning in circles."""
-        return next((slot for slot in self._slots if slot.deaths > self._policy.deaths_max), None)
+        return next((slot for slot in self._slots.values() if slot.deaths > self._policy.deaths_max), None)
 
     def states(self) -> list[State]:
-        return [slot.state for slot in self._slots]
+        return [slot.state for slot in self._slots.values()]
 
     def _move(self, number: int, signal: Signal, **changes: object) -> None:
         slot = self._slots[number]

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cartoray.cluster.membership import Membership, State
+from cartoray.cluster.scaling import Bounds, Name, Scaled, Scaling
 from cartoray.errors import CartorayError, Permanent
 from cartoray.member import Member
 
@@ -30,17 +31,32 @@ class Pool:
     The actors are not detached: they end with the driver. Nothing is lost by that, since all they know is in Kafka.
     """
 
-    def __init__(self, name: str, actor: type[Member], size: int, directory: Path) -> None:
-        self.name = name
-        self.membership = Membership(size)
+    def __init__(self, name: Name, actor: type[Member], bounds: Bounds, directory: Path) -> None:
+        self.name: Name = name
+        self._scaling = Scaling(bounds)
+        self.membership = Membership(self._scaling.target)
         self._class: Any = ray.remote(actor)
         self._directory = directory.resolve()
         self._handles: dict[int, Any] = {}
         self._runs: dict[Any, int] = {}  # reference of the run task → slot
+        self._starts: dict[Any, int] = {}  # reference that is done when the actor is there → slot
         self._troubles: dict[int, str] = {}  # slot → what was told last
 
     def references(self) -> list[Any]:
-        return list(self._runs)
+        """Of what is waited for: a member that starts, or ends."""
+        return [*self._starts, *self._runs]
+
+    def scale(self, lag: int, partitions: int) -> Scaled | None:
+        """Decides how many members there are to be, and tells those to finish that are too many."""
+        change = self._scaling.decide(_now_ms(), lag, pending=self.membership.pending, partitions=partitions)
+        if change is not None:
+            log.info(
+                *("pool_scaled pool=%s before=%d target=%d reason=%s", self.name),
+                *(change.before, change.target, change.reason),
+            )
+            for slot in self.membership.resize(change.target):
+                self._handles[slot].drain.remote()
+        return change
 
     def reconcile(self) -> None:
         """Starts what is due. Does not block: an actor without a node stays pending, which is Ray's sign to add one."""
@@ -56,14 +72,20 @@ class Pool:
                 scheduling_strategy="SPREAD",
             ).remote(name, str(self._directory))
             self._handles[slot] = handle
+            self._starts[handle.__ray_ready__.remote()] = slot
             self._runs[handle.run.remote()] = slot
             self.membership.start(slot, _now_ms())
-            self.membership.ready(slot)
 
-    def ended(self, reference: Any) -> None:
-        """A run task ended. Raises the actor's own error when starting it again cannot help."""
+    def done(self, reference: Any) -> None:
+        """A member has started, or ended. Raises the actor's own error when starting it again cannot help."""
+        if (started := self._starts.pop(reference, None)) is not None:
+            if self.membership[started].state is State.STARTING:
+                self.membership.ready(started)  # one that died meanwhile is told by the end of its run
+            return
         slot = self._runs.pop(reference)
+        self._starts = {start: other for start, other in self._starts.items() if other != slot}
         self._handles.pop(slot, None)
+        self._troubles.pop(slot, None)
         draining = self.membership[slot].state is State.DRAINING
         try:
             ray.get(reference)
@@ -91,6 +113,7 @@ class Pool:
         for handle in self._handles.values():
             ray.kill(handle)
         self._handles.clear()
+        self._starts.clear()
         self._runs.clear()
 
     def tell_troubles(self) -> None:

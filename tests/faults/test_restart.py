@@ -167,7 +167,7 @@ def crew(
 ) -> Iterator[Crew]:
     kafka = stack_settings.kafka.model_copy(update={"topic_prefix": "restart."})
     settings = stack_settings.model_copy(update={"kafka": kafka})
-    variables = environment(settings, simulated_aws, CARTORAY_INTEL_ACTORS="2", CARTORAY_INGESTION_ACTORS="2")
+    variables = environment(settings, simulated_aws, CARTORAY_INTEL_ACTORS_MIN="2", CARTORAY_INGESTION_ACTORS_MIN="2")
     folder = tmp_path_factory.mktemp("restart")
     with open_graph(settings.neo4j) as graph:
         empty(graph)

@@ -90,7 +90,7 @@ def test_a_submitted_driver_joins_the_cluster_serves_and_drains_when_it_is_stopp
     )
     with ray_cluster(nodes) as address:
         client = connected(address)
-        job = submitted(client, "cartoray serve")
+        job = submitted(client, "cartoray serve --intel-actors 2 --ingestion-actors 2")
         wait_for(lambda: "Serving: 2 intel and 2 ingestion actors" in client.get_job_logs(job), "the driver to serve")
         done = cartoray(
             "sync", "--organization", "--scope", "native", "--json", environment=variables, folder=tmp_path

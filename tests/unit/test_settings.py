@@ -32,10 +32,10 @@ def test_the_environment_goes_before_the_file_before_the_stack_before_the_defaul
     [
         ({"CARTORAY_NEO4J_URI": "http://x"}, "CARTORAY_NEO4J_URI is 'http://x'; it takes: a URI such as bolt://"),
         (
-            {"CARTORAY_INTEL_ACTORS": "many"},
-            "CARTORAY_INTEL_ACTORS is 'many'; it takes: input should be a valid integer",
+            {"CARTORAY_INTEL_ACTORS_MAX": "many"},
+            "CARTORAY_INTEL_ACTORS_MAX is 'many'; it takes: input should be a valid integer",
         ),
-        ({"CARTORAY_INTEL_ACTORS": "0"}, "CARTORAY_INTEL_ACTORS is '0'; it takes: .*greater than or equal to 1"),
+        ({"CARTORAY_INTEL_ACTORS_MAX": "0"}, "CARTORAY_INTEL_ACTORS_MAX is '0'; it takes: .*than or equal to 1"),
         (
             {"CARTORAY_NEO4J_PASWORD": "x"},
             "CARTORAY_NEO4J_PASWORD is not a setting of cartoray. Settings of neo4j: uri",

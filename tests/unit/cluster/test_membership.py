@@ -69,3 +69,42 @@ def test_an_impossible_step_raises_and_changes_nothing(state: State, signal: Sig
     assert step(State.STOPPED, Signal.DRAIN) is State.STOPPED
     with pytest.raises(IllegalTransition):
         step(State.STOPPED, Signal.START)
+
+
+def test_a_pool_that_grows_takes_the_lowest_numbers() -> None:
+    pool = Membership(1)
+    assert pool.resize(3) == []
+    assert pool.due(0) == [0, 1, 2]
+    assert pool.pending == 3
+
+
+def test_a_pool_that_shrinks_drains_the_highest_numbers_and_forgets_who_never_started() -> None:
+    pool = Membership(4)
+    for number in (0, 1, 2):
+        pool.start(number, 0)
+    pool.ready(1)
+    assert pool.resize(1) == [1, 2]
+    assert pool.states() == [State.STARTING, State.DRAINING, State.DRAINING, State.STOPPED]
+    assert pool.resize(1) == []
+    assert pool.states() == [State.STARTING, State.DRAINING, State.DRAINING]
+
+
+def test_a_number_is_free_again_when_its_member_has_stopped() -> None:
+    pool = Membership(2)
+    for number in (0, 1):
+        pool.start(number, 0)
+        pool.ready(number)
+    assert pool.resize(1) == [1]
+    pool.resize(2)
+    assert pool.due(0) == [2]  # 1 is still at work
+    pool.stopped(1)
+    pool.resize(3)
+    assert pool.due(0) == [2, 1]
+
+
+def test_a_member_that_dies_while_it_drains_is_not_replaced() -> None:
+    pool = Membership(2)
+    pool.start(1, 0)
+    pool.resize(1)
+    pool.died(1, 0, "killed")
+    assert pool.due(10**9) == [0]

@@ -23,6 +23,7 @@ from moto.awslambda.models import lambda_backends
 from moto.ec2.exceptions import InvalidInstanceIdError
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.eks import models as eks_models
 from moto.elbv2.models import elbv2_backends
 from moto.iam.models import iam_backends
 from moto.kms import models as kms_models
@@ -30,6 +31,7 @@ from moto.moto_api._internal import mock_random
 from moto.organizations.models import organizations_backends
 from moto.rds.models import rds_backends
 from moto.s3.models import s3_backends
+from moto.sqs.models import sqs_backends
 
 from cartoray.stack.simulated_aws_protocol import MANAGEMENT_ACCOUNT, ROLE_NAME
 
@@ -65,14 +67,20 @@ def fill(plan: Plan) -> None:
 
 
 def _replace_in_moto() -> None:
-    """Three of moto's functions, by ones that are faster or repeatable; its answers stay AWS's."""
+    """Four of moto's functions, by ones that are faster or repeatable; its answers stay AWS's."""
     # An RSA key for each KMS key, symmetric ones too, 50 ms each: here all of a kind share one.
     kms, ec2, interface = cast(Any, kms_models), cast(Any, EC2Backend), cast(Any, NetworkInterface)
     kms.generate_private_key = lru_cache(kms.generate_private_key)
+    # A boto3 session for each role's ARN, 200 ms: here all ARNs are well-formed.
+    cast(Any, eks_models).validate_role_arn = _accept
     # Copies every reservation for each look-up of one instance.
     ec2.get_instance = _get_instance
     # A set in the order of memory addresses, to which an interface's instance adds its own groups; in AWS it does not.
     interface.group_set = property(attrgetter("_group_set"))
+
+
+def _accept(_: str) -> None:
+    pass
 
 
 def _get_instance(backend: Any, instance_id: str) -> Any:
@@ -346,7 +354,7 @@ class RegionInventory:
         self, instances: int, launched: Sequence[Any], subnets: Sequence[Any], groups: dict[str, list[Any]]
     ) -> None:
         kms: Any = kms_models.kms_backends[self.account][self.region]
-        kms.create_key(None, "ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT", "application data", [])
+        key = kms.create_key(None, "ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT", "application data", [])
         functions: Any = lambda_backends[self.account][self.region]
         databases: Any = rds_backends[self.account][self.region]
         for number in range(1 + instances // 20):
@@ -374,6 +382,12 @@ class RegionInventory:
                     "tags": [{"Key": key, "Value": value} for key, value in self.tags("store").items()],
                 }
             )
+        service = f"arn:aws:iam::{self.account}:role/service-0"
+        kms.create_grant(key.id, service, ["Decrypt"], "reads", {}, service)
+        self._add_cluster(subnets)
+        self._add_database_cluster(subnets)
+        exporter = self._add_functions()
+        self._add_other_targets(subnets, exporter)
 
     def _add_load_balancer(
         self, number: int, launched: Sequence[Any], subnets: Sequence[Any], groups: dict[str, list[Any]]
@@ -397,3 +411,99 @@ class RegionInventory:
             balancers.register_targets(target.arn, [{"Id": item.id, "Port": "8080"} for item in running])
         forward = {"Type": "forward", "TargetGroupArn": target.arn}
         balancers.create_listener(balancer.arn, "HTTP", "80", None, None, [forward], tags=[])
+
+    def _add_cluster(self, subnets: Sequence[Any]) -> None:
+        """EKS; without access entries, which moto does not know."""
+        cluster = eks_models.eks_backends[self.account][self.region].create_cluster(
+            "workloads",
+            f"arn:aws:iam::{self.account}:role/service-0",
+            {"subnetIds": [subnet.id for subnet in subnets[:2]], "endpointPublicAccess": True},
+            logging={"clusterLogging": [{"types": ["api", "audit"], "enabled": True}]},
+            tags=self.tags("workloads"),
+        )
+        cluster.created_at = self.when()
+        cast(Any, cluster).access_config = {"authenticationMode": "CONFIG_MAP"}
+
+    def _add_database_cluster(self, subnets: Sequence[Any]) -> None:
+        """With a member, a snapshot that everybody may restore, and who is told of its events.
+
+        The names are unique in all accounts and regions, because Cartography relates databases by them.
+        """
+        databases: Any = rds_backends[self.account][self.region]
+        name = f"ledger-{self.account[-3:]}-{self.region}"
+        user = {"master_username": "operations", "master_user_password": "not-a-secret"}
+        databases.create_subnet_group(name, "of the ledger", subnets[:2], [])
+        cluster = databases.create_db_cluster(
+            {"db_cluster_identifier": name, "engine": "aurora-postgresql", "database_name": "ledger"} | user
+        )
+        cluster.status = "available"  # moto would have the first who asks wait for it
+        databases.create_db_instance(
+            {
+                "db_instance_identifier": f"{name}-1",
+                "db_cluster_identifier": name,
+                "db_instance_class": "db.r6g.large",
+                "engine": "aurora-postgresql",
+                "db_subnet_group_name": name,
+            }
+        )
+        databases.create_db_snapshot(f"{name}-1", f"{name}-shared")
+        databases.modify_db_snapshot_attribute(f"{name}-shared", "restore", ["all"])
+        databases.create_event_subscription(
+            {
+                "subscription_name": f"{name}-failures",
+                "sns_topic_arn": f"arn:aws:sns:{self.region}:{self.account}:operations",
+                "source_type": "db-cluster",
+                "source_ids": [name],
+                "event_categories": ["failure"],
+                "enabled": True,
+            }
+        )
+
+    def _add_functions(self) -> Any:
+        """Two more Lambda functions: one from an image, and one, returned, with all that may belong to a function."""
+        functions: Any = lambda_backends[self.account][self.region]
+        role = f"arn:aws:iam::{self.account}:role/service-0"
+        image = f"{self.account}.dkr.ecr.{self.region}.amazonaws.com/thumbnails@sha256:{'0a' * 32}"
+        functions.create_function(
+            {"FunctionName": "thumbnails", "PackageType": "Image", "Role": role, "Code": {"ImageUri": image}}
+        )
+        code = {"ZipFile": base64.b64encode(b"simulated").decode()}
+        layer = functions.publish_layer_version({"LayerName": "tracing", "Content": code})
+        exporter = functions.create_function(
+            {
+                "FunctionName": "exporter",
+                "Runtime": "python3.12",
+                "Handler": "exporter.run",
+                "Role": role,
+                "Code": code,
+                "Layers": [layer.arn],
+            }
+        )
+        functions.create_alias("live", "exporter", "$LATEST", "what callers use", "")
+        everybody = {"Action": "lambda:InvokeFunction", "Principal": "*", "StatementId": "everybody"}
+        functions.add_permission("exporter", None, json.dumps(everybody))
+        queue = sqs_backends[self.account][self.region].create_queue("exports", {})
+        functions.create_event_source_mapping({"FunctionName": "exporter", "EventSourceArn": queue.queue_arn})
+        return exporter
+
+    def _add_other_targets(self, subnets: Sequence[Any], function: Any) -> None:
+        """A network load balancer before the first one, which also leads to a function."""
+        balancers: Any = elbv2_backends[self.account][self.region]
+        front = next(iter(balancers.load_balancers.values()))
+        vpc_id = subnets[0].vpc_id
+        called = balancers.create_target_group(
+            f"calls-{self.account[-3:]}", protocol=None, port=None, vpc_id=None, target_type="lambda"
+        )
+        balancers.register_targets(called.arn, [{"Id": function.function_arn}])
+        forward = {"Type": "forward", "TargetGroupArn": called.arn}
+        balancers.create_listener(front.arn, "HTTP", "8081", None, None, [forward], tags=[])
+        edge = balancers.create_load_balancer(
+            f"edge-{self.account[-3:]}-{self.region}", [], [subnets[0].id], loadbalancer_type="network", tags=[]
+        )
+        edge.created_time = self.when()
+        passed = balancers.create_target_group(
+            f"edge-{self.account[-3:]}", protocol="TCP", port="80", vpc_id=vpc_id, target_type="alb"
+        )
+        balancers.register_targets(passed.arn, [{"Id": front.arn, "Port": "80"}])
+        forward = {"Type": "forward", "TargetGroupArn": passed.arn}
+        balancers.create_listener(edge.arn, "TCP", "80", None, None, [forward], tags=[])

@@ -44,7 +44,8 @@ NAMES = sorted(modules())
 PLACE = Place(Account(id="111111111111", name="team-1"), "eu-west-1")
 TAG = 1_700_000_000
 
-Schema = type[CartographyNodeSchema]
+Link = type[CartographyRelSchema]  # a matchlink: rows that link nodes which are there
+Schema = type[CartographyNodeSchema] | Link
 Pattern = tuple[str, str, str]  # (from label, relationship, to label), or ("", "", label) for nodes
 
 
@@ -55,22 +56,37 @@ class Stock(Reader):
         super().__init__()
         self.loads: list[Schema] = []
         self.cleanups: list[Schema] = []
-        self.links: list[type[CartographyRelSchema]] = []
+        self._looping: dict[str, list[Schema]] = {}  # variable of a loop over new schemas → those
         self.follow(function)
+
+    def visit_For(self, node: ast.For) -> None:
+        made = node.iter.elts if isinstance(node.iter, ast.List) else []
+        found = [self.named(each.func) for each in made if isinstance(each, ast.Call)]
+        if not found or not all(isinstance(each, type) and issubclass(each, CartographyRelSchema) for each in found):
+            self.generic_visit(node)
+            return
+        self._looping[ast.unparse(node.target)] = found
+        for statement in node.body:
+            self.visit(statement)
 
     def visit_Call(self, node: ast.Call) -> None:
         called = self.named(node.func)
-        if getattr(called, "__name__", "") == "from_node_schema":
-            assert isinstance(node.args[0], ast.Call), ast.unparse(node)
-            self.cleanups.append(self.named(node.args[0].func))
+        if getattr(called, "__name__", "") in ("from_node_schema", "from_matchlink"):
+            schema = node.args[0]
+            if isinstance(schema, ast.Call):
+                self.cleanups.append(self.named(schema.func))
+            else:  # None, which no module declares, if it cannot be told what the name means
+                self.cleanups += self._looping.get(ast.unparse(schema), [self.named(schema)])
             return
         self.generic_visit(node)
         if isinstance(called, FunctionType):
             self.follow(called)
-        elif isinstance(called, type) and issubclass(called, CartographyNodeSchema) and called not in self.loads:
+        elif (
+            isinstance(called, type)
+            and issubclass(called, CartographyNodeSchema | CartographyRelSchema)
+            and called not in self.loads
+        ):
             self.loads.append(called)
-        elif isinstance(called, type) and issubclass(called, CartographyRelSchema) and called not in self.links:
-            self.links.append(called)
 
 
 @lru_cache
@@ -89,22 +105,32 @@ def labels(schema: CartographyNodeSchema) -> set[str]:
     return {schema.label, *(label.label for label in extra)}
 
 
+def between(label: str, relationship: CartographyRelSchema) -> Pattern:
+    ends = (label, relationship.target_node_label)
+    start, end = ends if relationship.direction is LinkDirection.OUTWARD else ends[::-1]
+    return start, relationship.rel_label, end
+
+
 def written(classes: list[Schema]) -> set[Pattern]:
     """The nodes and relationships that a load of these schemas writes."""
     found: set[Pattern] = set()
     for schema in (each() for each in classes):
+        if isinstance(schema, CartographyRelSchema):
+            found.add(between(str(schema.source_node_label), schema))
+            continue
         for label in labels(schema):
             found.add(("", "", label))
-            for relationship in schemas.relationships(schema):
-                ends = (label, relationship.target_node_label)
-                start, end = ends if relationship.direction is LinkDirection.OUTWARD else ends[::-1]
-                found.add((start, relationship.rel_label, end))
+            found |= {between(label, relationship) for relationship in schemas.relationships(schema)}
     return found
 
 
 def deleted(schema: Schema) -> Iterator[Pattern]:
     """The nodes and relationships that stock's cleanup of the schema deletes."""
-    for query in build_cleanup_queries(schema()):
+    made = schema()
+    if isinstance(made, CartographyRelSchema):
+        yield between(str(made.source_node_label), made)
+        return
+    for query in build_cleanup_queries(made):
         variable = re.findall(r"\bDELETE (\w);", query)[-1]
         label = re.findall(r"\(n:(\w+)\)", query)[0]
         if variable == "n":
@@ -116,6 +142,11 @@ def deleted(schema: Schema) -> Iterator[Pattern]:
 
 def own_tables(name: str) -> list[Schema]:
     return [table.schema for table in modules()[name].tables]
+
+
+def own_nodes(name: str) -> list[CartographyNodeSchema]:
+    made = [schema() for schema in own_tables(name)]
+    return [each for each in made if isinstance(each, CartographyNodeSchema)]
 
 
 # ---- the registry ------------------------------------------------------------------------------------------------
@@ -159,10 +190,12 @@ def test_listing_modules_loads_neither_boto3_nor_cartographys_intel_nor_ray() ->
 @pytest.mark.parametrize("name", NAMES)
 def test_every_table_resolves_and_its_constants_can_be_made(name: str) -> None:
     for table in modules()[name].tables:
-        assert type(schemas.node_schema(table.path)) is table.schema
+        resolve = schemas.matchlink_schema if schemas.is_matchlink(table.path) else schemas.node_schema
+        assert type(resolve(table.path)) is table.schema
         constants = table.constants(PLACE, TAG)
         assert tuple(sorted(constants)) == schemas.constants(table.path)
         known = {"AWS_ID": "111111111111", "Region": "eu-west-1", "lastupdated": TAG, **table.extra}
+        known |= {"_sub_resource_label": "AWSAccount", "_sub_resource_id": "111111111111"}
         assert constants.items() <= known.items()
         assert set(table.extra) <= set(constants), f"{table.schema.__name__} takes no {set(table.extra)}"
 
@@ -178,8 +211,9 @@ def test_a_constant_that_no_load_has_is_an_error_and_not_a_null() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tables_and_derived_links_are_stocks_in_stocks_order(name: str) -> None:
-    assert own_tables(name) == stock()[name].loads
-    assert list(modules()[name].derive) == stock()[name].links
+    derived = modules()[name].derive
+    assert own_tables(name) == [schema for schema in stock()[name].loads if schema not in derived]
+    assert list(derived) == [schema for schema in stock()[name].loads if schema in derived]
 
 
 def test_all_transforms_are_in_this_release_and_one_that_is_not_ends_the_start(
@@ -243,10 +277,10 @@ def test_what_aws_gives_in_pages_is_asked_for_page_by_page(name: str, call: Call
 def test_of_two_modules_that_write_the_same_property_the_later_names_the_earlier() -> None:
     properties: dict[str, dict[str, set[str]]] = {}  # module → label of the node → properties
     for name in modules():
-        for schema in (each() for each in own_tables(name)):
+        for schema in own_nodes(name):
             for label in labels(schema):  # a node is found by one label and may have been made under another
                 properties.setdefault(name, {}).setdefault(label, set()).update(asdict(schema.properties))
-    merged = {name: {each().label for each in own_tables(name)} for name in modules()}
+    merged = {name: {each.label for each in own_nodes(name)} for name in modules()}
     lacking = []
     for earlier, later in combinations([name for name in stock() if name in modules()], 2):
         common = sorted(
@@ -264,7 +298,10 @@ def test_of_two_modules_that_write_the_same_property_the_later_names_the_earlier
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_module_cleans_up_what_stocks_does_in_the_same_order(name: str) -> None:
-    assert [cleanup.schema for cleanup in modules()[name].cleanup] == stock()[name].cleanups
+    each = modules()[name]  # a relationship that is derived is cleaned up when that is done
+    assert [cleanup.schema for cleanup in each.cleanup] == [
+        schema for schema in stock()[name].cleanups if schema not in each.derive
+    ]
 
 
 def test_a_cleanup_names_who_refreshes_what_it_deletes_and_its_module_does_not_write() -> None:
@@ -306,7 +343,7 @@ def test_a_cleanup_deletes_nothing_of_other_accounts(name: str) -> None:
         f"{name}: Cleanup({cleanup.schema.__name__}) is not bound to the account: {' '.join(query.split())}"
         for cleanup in modules()[name].cleanup
         for query in cleanups(schemas.path_of(cleanup.schema())).queries
-        if "$AWS_ID" not in query
+        if "$AWS_ID" not in query and "$_sub_resource_id" not in query
     ]
     assert not beyond, "\n".join(beyond)
 

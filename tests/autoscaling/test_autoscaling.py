@@ -5,6 +5,7 @@ Apart from the other tests: Ray's `AutoscalingCluster` ends every Ray of this ma
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # all of it on loopback; read while Ray is imported
+
 import ray
 import ray.cloudpickle
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FakeMultiNodeProvider
@@ -84,6 +88,7 @@ class Cluster(AutoscalingCluster):
             "head_node_type": "ray.head.default",
             "idle_timeout_minutes": more["idle_timeout_minutes"],
             "file_mounts": {},
+            "cluster_synced_files": [],
             **{name: [] for name in _COMMANDS},
         }
 
@@ -95,7 +100,7 @@ def cluster() -> Iterator[None]:
     made = Cluster(
         head_resources={"CPU": 0}, worker_node_types={"worker": node}, autoscaler_v2=True, idle_timeout_minutes=0.1
     )
-    made.start(override_env={"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})  # on loopback
+    made.start()
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     ray.init("auto", namespace=NAMESPACE)
     yield

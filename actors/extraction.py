@@ -145,9 +145,8 @@ class Extraction:
     def _shape(self, place: Place, items: Any, publish: Publish) -> None:
         shaped = self._module.shape(items, place)
         for table in self._module.tables:
-            rows = shaped.get(table.schema, ())
-            if rows:
-                self._encode(table, rows, table.constants(place, self._job.update_tag), publish)
+            for constants, rows in table.loads(shaped.get(table.schema, ()), place, self._job.update_tag):
+                self._encode(table, rows, constants, publish)
 
     def _encode(
         self,

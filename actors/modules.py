@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -90,17 +90,19 @@ Shape = Callable[[Any, Place], Shaped]
 class Table:
     """Rows of a schema; one of relationships (a matchlink) links nodes that are there.
 
-    `extra`: constants of the load besides AWS_ID, Region and lastupdated.
+    `extra`: constants of the load besides AWS_ID, Region and lastupdated. `by`: constant → the field that it is taken
+    from, where stock loads the rows in parts that differ in it.
     """
 
     schema: Schema
     extra: Mapping[str, Constant] = field(default_factory=dict)
+    by: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
         return schemas.path_of(self.schema())
 
-    def constants(self, place: Place, update_tag: int) -> dict[str, Constant]:
+    def constants(self, place: Place, update_tag: int, **of_part: Constant) -> dict[str, Constant]:
         """Exactly the values that the schema takes from its load, and no other. Raises KeyError for an unknown one."""
         known = {
             "AWS_ID": place.account.id,
@@ -109,8 +111,19 @@ class Table:
             "_sub_resource_label": schemas.ACCOUNT_LABEL,
             "_sub_resource_id": place.account.id,
             **self.extra,
+            **of_part,
         }
         return {name: known[name] for name in schemas.constants(self.path)}
+
+    def loads(
+        self, rows: Sequence[Row], place: Place, update_tag: int
+    ) -> Iterator[tuple[dict[str, Constant], Sequence[Row]]]:
+        """The rows in parts, each with its constants; none, if there are no rows."""
+        parts: dict[tuple[Constant, ...], list[Row]] = {}
+        for row in rows:
+            parts.setdefault(tuple(row[name] for name in self.by.values()), []).append(row)
+        for values, part in parts.items():
+            yield self.constants(place, update_tag, **dict(zip(self.by, values, strict=True))), part
 
 
 @dataclass(frozen=True)
@@ -121,10 +134,13 @@ class Cleanup:
     What the module writes itself, it writes from a whole listing, so nothing else is relied on for that. A pattern
     that only others write is deleted wrongly when they did not succeed: these are `refreshed_by`. A module that
     cartoray does not have yet may be named; until it exists the cleanup does not run.
+
+    `of`: the label of what stock cleans up for, one by one, where that is not the account but what the account has.
     """
 
     schema: Schema
     refreshed_by: tuple[str, ...] = ()
+    of: str = schemas.ACCOUNT_LABEL
 
 
 @dataclass(frozen=True)
@@ -139,7 +155,8 @@ class NativeModule:
     `after` names the modules that stock runs before and that write the same properties of the same nodes: their data
     is published first. `needs` names wrapped ones that must have landed before, because rows are related to their nodes
     by a name that is not unique: what finds one of two is not deferred. `derive` are relationships made from the graph
-    when the run has landed.
+    when the run has landed. `marks`: labels of which stock notes that they have been synced. `brings` names
+    wrapped ones that do the rest of what stock does in this module.
     """
 
     name: str
@@ -152,6 +169,8 @@ class NativeModule:
     derive: tuple[type[CartographyRelSchema], ...] = ()
     regional: bool = True
     needs: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    brings: tuple[str, ...] = ()
 
     wrapped: ClassVar[bool] = False
     once: ClassVar[bool] = False

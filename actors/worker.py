@@ -25,7 +25,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from pydantic import ValidationError
@@ -36,6 +36,7 @@ from actors.lag_gate import LagGate
 from actors.modules import NativeModule, modules
 from actors.outbox import Outbox, Report
 from actors.transforms import load_transforms
+from actors.turns import Turns, slots
 from actors.wrapped.job import WrappedJob
 from actors.wrapped.process import TRACEBACK_MAX, run_in_process
 from actors.wrapped.session import GraphDriver
@@ -55,6 +56,7 @@ log = logging.getLogger(__name__)
 
 REASON_MAX = 2_000  # characters
 _SEEN_MAX = 10_000  # jobs that ended here
+_CLAIMS_MAX = 2_000  # jobs taken and not ended; so many are looked at for one that is urgent, or another account's
 _POLL_BUSY_S = 0.02  # an ended job waits at most so long for its commit
 _POLL_IDLE_S = 0.2
 _REVOKED_S = 5.0  # for jobs to end before their partitions go; most do, and those that do not are repeated elsewhere
@@ -68,7 +70,8 @@ class Abandoned(Exception):
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """What a member is doing. `jobs`: account and module of those under way, and for how many seconds.
+    """What a member is doing. `jobs`: account and module of those under way, and for how many seconds; `jobs_waiting`
+    were taken, and have not begun.
 
     `trouble`: why they wait at this moment.
     """
@@ -76,21 +79,23 @@ class WorkerStatus:
     pid: int
     partitions: tuple[int, ...] = ()
     jobs: tuple[tuple[str, str, float], ...] = ()
+    jobs_waiting: int = 0
     jobs_ended: int = 0
     rows_published: int = 0
     draining: bool = False
     trouble: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Claim:
-    """A job that this member has taken."""
+    """A job that this member has taken; `earlier` ones must not be overtaken by its data."""
 
     message: Message
     job: Job
-    abandon: threading.Event
-    began_s: float
-    future: Future[None]
+    earlier: list[Future[None]]
+    began_s: float = 0.0
+    future: Future[None] = field(default_factory=Future)  # done when the job has ended
+    abandon: threading.Event = field(default_factory=threading.Event)
 
 
 class Worker:
@@ -118,7 +123,8 @@ class Worker:
         self._gate = LagGate(settings)
         self._tracker = OffsetTracker()
         self._partitions: set[int] = set()
-        self._claims: dict[Place, _Claim] = {}  # → job under way, in order of delivery
+        self._claims: dict[Place, _Claim] = {}  # jobs that have not ended, in order of delivery
+        self._taken: dict[str, _Claim] = {}  # the same by job
         self._stopping = False  # what is under way has had its time
         self._draining = False
         self._seen: OrderedDict[str, None] = OrderedDict()  # jobs that ended here: two coordinators may release one
@@ -130,10 +136,12 @@ class Worker:
     def status(self) -> WorkerStatus:
         now_s = time.monotonic()
         claims = list(self._claims.values())
+        running = [claim for claim in claims if claim.future.running()]
         return WorkerStatus(
             pid=os.getpid(),
             partitions=tuple(sorted(self._partitions)),
-            jobs=tuple((claim.job.account.id, claim.job.module, round(now_s - claim.began_s, 1)) for claim in claims),
+            jobs=tuple((claim.job.account.id, claim.job.module, round(now_s - claim.began_s, 1)) for claim in running),
+            jobs_waiting=len(claims) - len(running),
             jobs_ended=self._jobs_ended,
             rows_published=self._rows_published,
             draining=self._draining,
@@ -149,7 +157,9 @@ class Worker:
         """
         load_transforms()  # before there are jobs, whose threads would all wait for it
         limits = self._settings.intel
-        self._jobs = ThreadPoolExecutor(limits.jobs_per_actor, thread_name_prefix="job")
+        at_once = slots(limits.jobs_per_actor)
+        self._turns: Turns[Place] = Turns(at_once)
+        self._jobs = ThreadPoolExecutor(at_once.all + at_once.urgent, thread_name_prefix="job")
         threads = limits.calls_per_actor * _WAITING_MAX
         self._calls = ThreadPoolExecutor(threads, thread_name_prefix="call")
         self._publisher = Publisher(self._settings.kafka, self._name)
@@ -186,20 +196,29 @@ class Worker:
             self._collect()
             if self._broken is not None:
                 raise self._broken
-            if self._draining and (not self._claims or time.monotonic() > deadline_s):
+            if self._draining and (not self._is_busy() or time.monotonic() > deadline_s):
                 return
+            self._start()
             self._hold_back()
             message = self._consumer.poll(_POLL_BUSY_S if self._claims else _POLL_IDLE_S)
             if message is not None and not self._draining and message.partition in self._partitions:
                 self._take(message)
 
+    def _is_busy(self) -> bool:
+        return any(claim.future.running() for claim in list(self._claims.values()))
+
     def _hold_back(self) -> None:
-        """Takes no more while as many jobs wait for a thread as have one, and goes on when none waits."""
-        slots = self._settings.intel.jobs_per_actor
-        if self._draining or len(self._claims) >= 2 * slots:
+        """Takes no more while it has many, and goes on with half of them."""
+        if self._draining or len(self._claims) >= _CLAIMS_MAX:
             self._consumer.hold()
-        elif len(self._claims) <= slots:
+        elif len(self._claims) <= _CLAIMS_MAX // 2:
             self._consumer.go_on()
+
+    def _start(self) -> None:
+        """Jobs whose turn it is."""
+        while not self._draining and (place := self._turns.take()) is not None:
+            self._claims[place].began_s = time.monotonic()
+            self._jobs.submit(self._run, self._claims[place])
 
     # ---- what comes in -----------------------------------------------------------------------------------------
 
@@ -212,21 +231,22 @@ class Worker:
             self._tracker.complete(message.partition, message.offset)
             self._commit()
             return
-        if job.job_id in self._seen or any(claim.job.job_id == job.job_id for claim in self._claims.values()):
+        if job.job_id in self._seen or job.job_id in self._taken:
             log.info("job_repeated job=%s", job.job_id)
             self._tracker.complete(message.partition, message.offset)
             self._commit()
             return
-        earlier = [
-            claim.future
-            for claim in self._claims.values()
-            if claim.job.run_id == job.run_id
-            and claim.job.account.id == job.account.id
-            and claim.job.module in job.after
-        ]
-        abandon, began_s = threading.Event(), time.monotonic()
-        future = self._jobs.submit(self._work, job, secrets.token_hex(6), abandon, earlier)
-        self._claims[message.place] = _Claim(message, job, abandon, began_s, future)
+        before = (job_id(job.run_id, job.account.id, module) for module in job.after)
+        claim = _Claim(message, job, [self._taken[each].future for each in before if each in self._taken])
+        self._claims[message.place] = self._taken[job.job_id] = claim
+        self._turns.add(message.place, run=job.run_id, account=job.account.id, urgent=job.priority == "high")
+
+    def _forget(self, place: Place) -> _Claim | None:
+        claim = self._claims.pop(place, None)
+        if claim is not None:
+            del self._taken[claim.job.job_id]
+            self._turns.ended(place)
+        return claim
 
     def _refuse(self, message: Message, reason: str) -> None:
         """To the dead letters; and to its run, if the job still says which: a run must not wait for it for ever."""
@@ -245,11 +265,11 @@ class Worker:
         """Gives jobs a moment to end, commits what is done, and forgets the rest."""
         going = [claim for claim in self._claims.values() if claim.message.partition in partitions]
         if not self._stopping:
-            wait([claim.future for claim in going], _REVOKED_S)
+            wait([claim.future for claim in going if claim.future.running()], _REVOKED_S)
         self._abandon([claim for claim in going if not claim.future.done()])
         self._collect()
         for claim in going:
-            self._claims.pop(claim.message.place, None)
+            self._forget(claim.message.place)
         self._partitions -= set(partitions)
         commits = {partition: self._tracker.revoke(partition) for partition in partitions}
         self._consumer.commit({partition: offset for partition, offset in commits.items() if offset is not None})
@@ -259,6 +279,8 @@ class Worker:
             claim.abandon.set()
         for claim in claims:
             claim.future.cancel()
+            if claim.future.cancelled():
+                claim.future.set_running_or_notify_cancel()  # so that it counts as done for who waits
         wait([claim.future for claim in claims], _ABANDON_S)
 
     # ---- what goes out -----------------------------------------------------------------------------------------
@@ -266,15 +288,14 @@ class Worker:
     def _collect(self) -> None:
         """Jobs that have ended: step 5. Does not raise, since librdkafka would lose an error of `_on_revoked`."""
         ended = [place for place, claim in self._claims.items() if claim.future.done()]
-        for place in ended:
-            claim = self._claims.pop(place)
+        for claim in filter(None, map(self._forget, ended)):
             error = CancelledError() if claim.future.cancelled() else claim.future.exception()
             if error is None:
                 self._jobs_ended += 1
                 self._seen[claim.job.job_id] = None
                 if len(self._seen) > _SEEN_MAX:
                     self._seen.popitem(last=False)
-                self._tracker.complete(*place)
+                self._tracker.complete(*claim.message.place)
             elif not claim.abandon.is_set():  # else its partition goes, or this member does
                 self._broken = error
         if ended:
@@ -282,6 +303,17 @@ class Worker:
 
     def _commit(self) -> None:
         self._consumer.commit(self._tracker.take_commits())
+
+    def _run(self, claim: _Claim) -> None:
+        """In a thread of the job's own."""
+        if claim.future.cancelled() or not claim.future.set_running_or_notify_cancel():
+            return
+        try:
+            self._work(claim.job, secrets.token_hex(6), claim.abandon, claim.earlier)
+        except BaseException as error:  # noqa: BLE001 - whoever collects it decides
+            claim.future.set_exception(error)
+        else:
+            claim.future.set_result(None)
 
     def _work(self, job: Job, attempt: str, abandon: threading.Event, earlier: list[Future[None]]) -> None:
         """Runs in a job's thread. Raises Abandoned and KafkaUnavailable; whatever else happens is the job's end."""

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +86,7 @@ def _time(side: str, accounts: int, latency_ms: int, modules: str) -> Result:
                 with _workers(folder):
                     times += [_sync(folder, modules, wrapped=side == "wrapped") for _ in range(2)]
             graph = json.loads(run_command(folder, "graph", "--json"))
-            _empty(settings["neo4j"])
+            empty(settings["neo4j"])
         print(f"{side}: {', '.join(f'{each:.1f} s' for each in times)}", flush=True)
         return Result(side, *times, graph["nodes"], sum(graph["relationships"].values()))
     finally:
@@ -94,7 +94,7 @@ def _time(side: str, accounts: int, latency_ms: int, modules: str) -> Result:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _empty(server: dict[str, Any]) -> None:
+def empty(server: dict[str, Any]) -> None:
     """Removes nodes, relationships, indexes and constraints."""
     with (
         neo4j.GraphDatabase.driver(server["uri"], auth=("neo4j", server["password"])) as driver,
@@ -107,8 +107,12 @@ def _empty(server: dict[str, Any]) -> None:
             session.run(f"DROP INDEX `{name}`").consume()
 
 
-def run_command(folder: Path, *arguments: str) -> str:
-    done = subprocess.run([*CARTORAY, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+def run_command(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    """What a command of cartoray prints; `environment` is added to that of this process."""
+    variables = {**os.environ, **(environment or {})}
+    done = subprocess.run(
+        [*CARTORAY, *arguments], cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         sys.exit(f"cartoray {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2_000:]}")
     return done.stdout
@@ -139,25 +143,37 @@ def _workers(folder: Path) -> Iterator[None]:
 
 
 def _stock(folder: Path, settings: dict[str, Any], modules: str) -> float:
+    aws = settings["simulated_aws"]
+    variables = {"AWS_ENDPOINT_URL": aws["endpoint_url"], "AWS_EC2_METADATA_DISABLED": "true"}
+    began_s = time.monotonic()
+    stock_command(folder, variables, settings["neo4j"], _accounts(folder), aws["role_name"], modules, REGIONS)
+    return time.monotonic() - began_s
+
+
+def stock_command(
+    folder: Path,
+    environment: Mapping[str, str],
+    server: Mapping[str, str],
+    accounts: Sequence[str],
+    role: str,
+    modules: str,
+    regions: str,
+) -> None:
     """Stock takes its accounts from an AWS configuration with a profile for each."""
-    aws, neo4j = settings["simulated_aws"], settings["neo4j"]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
+        **{name: value for name, value in environment.items() if not name.endswith(("_KEY_ID", "_KEY", "_TOKEN"))},
         "AWS_CONFIG_FILE": str(folder / "aws-config"),
         "AWS_SHARED_CREDENTIALS_FILE": str(folder / "none"),
-        "AWS_ENDPOINT_URL": aws["endpoint_url"],
-        "AWS_DEFAULT_REGION": REGIONS.partition(",")[0],
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "STOCK_PASSWORD": neo4j["password"],
+        "AWS_DEFAULT_REGION": regions.partition(",")[0],
+        "STOCK_PASSWORD": server["password"],
     }
-    (folder / "aws-config").write_text(_profiles(_accounts(folder), aws["role_name"]))
-    command = [sys.executable, "-m", "cartography", "--neo4j-uri", neo4j["uri"], "--neo4j-user", "neo4j"]
+    (folder / "aws-config").write_text(_profiles(accounts, role))
+    command = [sys.executable, "-m", "cartography", "--neo4j-uri", server["uri"], "--neo4j-user", "neo4j"]
     command += ["--neo4j-password-env-var", "STOCK_PASSWORD", "--selected-modules", "aws", "--aws-sync-all-profiles"]
-    command += ["--aws-requested-syncs", modules, "--aws-regions", REGIONS]
-    began_s = time.monotonic()
+    command += ["--aws-requested-syncs", modules, "--aws-regions", regions]
     done = subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"cartography ended with {done.returncode}: {done.stderr[-2_000:]}")
-    return time.monotonic() - began_s
 
 
 def _accounts(folder: Path) -> list[str]:

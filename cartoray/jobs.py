@@ -21,6 +21,7 @@ Region = Annotated[str, Field(pattern=REGION)]
 JOB_ID = r"^[^/]+/[^/]+/[^/]+$"  # as `job_id` makes them
 JobId = Annotated[str, Field(pattern=JOB_ID)]
 Provider = Literal["aws", "cartography"]
+Priority = Literal["normal", "high"]  # the jobs of a high one are taken first
 Touch = Literal["always", "lazy"]  # whether nodes that did not change get the run's update tag as well
 
 
@@ -72,6 +73,7 @@ class Run(Frozen):
     role_name: str | None = None
     options: tuple[str, ...] = ()
     touch: Touch = "always"
+    priority: Priority = "normal"
     planned_at_ms: int
 
     @property
@@ -107,6 +109,7 @@ class Run(Frozen):
             after=self.after.get(module, ()),
             options=self.options if module in self.wrapped else (),
             touch=self.touch,
+            priority=self.priority,
         )
 
 
@@ -130,6 +133,7 @@ class Job(Frozen):
     after: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     touch: Touch = "always"
+    priority: Priority = "normal"
 
     @property
     def job_id(self) -> str:

@@ -11,7 +11,7 @@ from graphlib import TopologicalSorter
 from typing import Protocol
 
 from cartoray.errors import UnknownModule, UsageError
-from cartoray.jobs import ACCOUNT_ID, EVERY_ACCOUNT, INSTANCE, REGION, Account, Job, Provider, Run, Touch
+from cartoray.jobs import ACCOUNT_ID, EVERY_ACCOUNT, INSTANCE, REGION, Account, Job, Priority, Provider, Run, Touch
 
 NATIVE = "native"  # all modules that are extracted here
 ANALYSIS = "analysis"  # all jobs over the graph whose modules are in the scope
@@ -45,6 +45,10 @@ class Declaration(Protocol):
         """Modules that write the same properties: their data comes before this one's, where both are in the run."""
 
     @property
+    def brings(self) -> Sequence[str]:
+        """Modules that do the rest of it: they are in a run that asks for it by name."""
+
+    @property
     def needs(self) -> Sequence[str]:
         """Modules whose data it reads, or would else undo."""
 
@@ -60,6 +64,7 @@ class Request:
     provider: Provider = "aws"
     options: tuple[str, ...] = ()
     touch: Touch = "always"
+    priority: Priority = "normal"
 
 
 def plan(request: Request, known: Mapping[str, Declaration], now_ms: int, nonce: str) -> tuple[Run, tuple[Job, ...]]:
@@ -105,6 +110,7 @@ def plan(request: Request, known: Mapping[str, Declaration], now_ms: int, nonce:
         role_name=request.role_name,
         options=request.options,
         touch="always" if any(known[name].wrapped for name in chosen) else request.touch,
+        priority=request.priority,
         planned_at_ms=now_ms,
     )
     return run, tuple(job for job in run.jobs() if not run.held(job.module))
@@ -160,6 +166,7 @@ def _modules(asked: Collection[str], known: Mapping[str, Declaration]) -> tuple[
     chosen = set(asked) - {NATIVE, ANALYSIS} if asked else set(known)
     for name in chosen - known.keys():
         raise UnknownModule(unknown_module(name, [*known, NATIVE, ANALYSIS]))
+    chosen |= {other for name in chosen for other in known[name].brings if other in known}
     if ACCOUNT_MODULE in known:
         chosen.add(ACCOUNT_MODULE)
     if NATIVE in asked:

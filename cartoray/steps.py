@@ -9,13 +9,25 @@ from pydantic import Field
 
 from cartoray.events import Deferral, Place
 from cartoray.jobs import FORMAT_VERSION, Frozen
+from cartoray.schemas import ACCOUNT_LABEL
 
 
 class CleanupNodes(Frozen):
-    """Delete the nodes and relationships of a schema, or those of a matchlink, that are older than the run."""
+    """Delete the nodes and relationships of a schema, or those of a matchlink, that are older than the run.
+
+    `of`: the label of what the schema belongs to, if that is not the account but what the account has.
+    """
 
     kind: Literal["cleanup_nodes"] = "cleanup_nodes"
     schema_path: str
+    of: str = ACCOUNT_LABEL
+
+
+class MarkSynced(Frozen):
+    """Note in the graph that what has this label has been synced for the account: stock's ModuleSyncMetadata."""
+
+    kind: Literal["mark_synced"] = "mark_synced"
+    label: str
 
 
 class DeriveLinks(Frozen):
@@ -42,7 +54,7 @@ def settlements(deferrals: Iterable[Deferral]) -> Iterator[Settle]:
         yield Settle(deferrals=tuple(ordered[start : start + DEFERRALS_PER_STEP]))
 
 
-Action = CleanupNodes | DeriveLinks | Settle
+Action = CleanupNodes | DeriveLinks | MarkSynced | Settle
 
 
 class Step(Frozen):

@@ -18,7 +18,7 @@ from cartoray.errors import RowRejected, UnreadableMessage
 from cartoray.events import Deferral, Place, QueryLanded, StepLanded, Unresolved
 from cartoray.queries import LIMIT, Query, to_json
 from cartoray.settings import variable
-from cartoray.steps import CleanupNodes, DeriveLinks, Settle, Step
+from cartoray.steps import CleanupNodes, DeriveLinks, MarkSynced, Settle, Step
 from cartoray.wire import Origin
 from ingestion.attempts import Attempts
 from ingestion.batching import QueryItem, RowsItem, groups, split
@@ -31,7 +31,7 @@ from ingestion.pace import Pace
 from ingestion.recovery import Bisect, Halve
 from ingestion.rows import decode
 from ingestion.seen import Seen
-from ingestion.statements import OTHER_LAZY_RUNS, Index, Relationship, Statements, cleanups, statements
+from ingestion.statements import MARK_SYNCED, OTHER_LAZY_RUNS, Index, Relationship, Statements, cleanups, statements
 from ingestion.units import Unit, units
 from ingestion.writer import Abandoned, Answer, Missing, Writer, Written
 
@@ -156,6 +156,8 @@ class Landing:
                         self._cleanup(step, action, tally)
                     case DeriveLinks():
                         self._derive(step, action, tally)
+                    case MarkSynced():
+                        self._mark(step, action)
                     case Settle():
                         self._settle(step, action, tally)
         except (UnreadableMessage, RowRejected) as error:
@@ -247,9 +249,9 @@ class Landing:
     def _cleanup(self, step: Step, action: CleanupNodes, tally: _Tally) -> None:
         if self._is_new(step, action.schema_path):
             return
-        schema, found = statements(action.schema_path), cleanups(action.schema_path)
+        schema, found = statements(action.schema_path), cleanups(action.schema_path, action.of)
         self._ensure(schema.path, schema.indexes)
-        scope = {"_sub_resource_label": schemas.ACCOUNT_LABEL, "_sub_resource_id": step.account_id}
+        scope = {"_sub_resource_label": action.of, "_sub_resource_id": step.account_id}
         parameters = {"AWS_ID": step.account_id, "UPDATE_TAG": step.update_tag, **scope}
         if tally.overtaken is None:
             others = Query(OTHER_LAZY_RUNS, {**parameters, "RUN_ID": step.run_id})
@@ -295,6 +297,11 @@ class Landing:
         if self._is_new(step, action.schema_path):
             return
         self._delete(found.cleanup, tally, {"UPDATE_TAG": step.update_tag, **scope})
+
+    def _mark(self, step: Step, action: MarkSynced) -> None:
+        named = {"ACCOUNT": step.account_id, "GROUP": schemas.ACCOUNT_LABEL, "LABEL": action.label}
+        mark = Query(MARK_SYNCED, {**named, "UPDATE_TAG": step.update_tag})
+        self._certain(lambda: self._writer.query(mark))
 
     def _settle(self, step: Step, action: Settle, tally: _Tally) -> None:
         done = settle(step.run_id, action.deferrals, self._read, self._relate, rows_max=self._pace.rows)

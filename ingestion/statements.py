@@ -57,6 +57,13 @@ OTHER_LAZY_RUNS = (
     "WHERE toInteger(run[0]) >= $UPDATE_TAG AND run[1] <> $RUN_ID RETURN count(*)"
 )
 
+# As `merge_module_sync_metadata` of `cartography.util`, but that the time never goes back.
+MARK_SYNCED = """\
+MERGE (n:ModuleSyncMetadata{id: $GROUP + '_' + $ACCOUNT + '_' + $LABEL})
+ON CREATE SET n:SyncMetadata, n.firstseen = timestamp()
+SET n.syncedtype = $LABEL, n.grouptype = $GROUP, n.groupid = $ACCOUNT,
+    n.lastupdated = CASE WHEN n.lastupdated > $UPDATE_TAG THEN n.lastupdated ELSE $UPDATE_TAG END"""
+
 # string literals first, so that nothing inside of one is taken for a value
 _TOKENS = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|\bitem\.(\w+(?:\.\w+)*)|\$(\w+)""")
 _LAST_UPDATED = re.compile(r"\b(\w+)\.lastupdated = ([^\s,;]+)([,;]?)$", re.MULTILINE)
@@ -66,6 +73,7 @@ _ASSIGNED = re.compile(r"^i\.(\w+) = (.+)$", re.DOTALL)
 _INDEX = re.compile(r"^CREATE INDEX IF NOT EXISTS FOR (\(n:\w+\)|\(\)<?-\[r:\w+\]->?\(\)) ON \(([^)]+)\);$")
 _UNBOUND = re.compile(r"MATCH \(n:(\w+)\)\s+MATCH \(n\)(<?-\[r:\w+\]->?)\(:(\w+)\)\s+WHERE ")
 _OF_MATCHLINK = re.compile(r"MATCH \(from:(\w+)\)(<?-\[r:\w+\]->?)\(to:(\w+)\)\s+WHERE ")
+_OF_PART = re.compile(r"MATCH \(n:(\w+)\)(<?-\[s:\w+\]->?)\(:(\w+)\{id: \$\w+\}\)\s+(?=WHERE )")
 _SUB_RESOURCE = re.compile(r"MATCH \(n:(\w+)\)(<?-\[s:\w+\]->?)\((:(\w+)\{(\w+): \$\w+\})\)\s+(WHERE )?")
 ALL = "LIMIT 9223372036854775807"  # behind a limit, Neo4j's planner moves no predicate to before it
 _OTHER_TAG = re.compile(r"(\blastupdated) <> (\$UPDATE_TAG\b)")
@@ -487,6 +495,10 @@ def index(query: str, own_label: str = "") -> Index:
     return Index(label=label, properties=properties, unique=unique, query=query)
 
 
+_OF_ACCOUNT = f"""\
+MATCH (sub:AWSAccount{{id: $AWS_ID}})
+USING INDEX SEEK sub:AWSAccount(id)
+MATCH (sub)-[:RESOURCE]->(part) WITH part {ALL} WHERE part:"""
 _CARRIED = {"AWS_ID", "UPDATE_TAG", "LIMIT_SIZE", "_sub_resource_label", "_sub_resource_id"}
 
 
@@ -512,9 +524,9 @@ class Cleanups:
 
 
 @lru_cache(maxsize=4096)
-def cleanups(path: str) -> Cleanups:
-    """Raises UnreadableMessage."""
-    stock = schemas.cleanup(path)
+def cleanups(path: str, of: str = schemas.ACCOUNT_LABEL) -> Cleanups:
+    """`of`: what stock cleans up for, one by one, see `actors.modules.Cleanup`. Raises UnreadableMessage."""
+    stock = tuple(of_all_parts(query, of) for query in schemas.cleanup(path))
     for query in stock:
         if unknown := set(re.findall(r"\$(\w+)", query)) - _CARRIED:
             raise UnreadableMessage(
@@ -532,6 +544,23 @@ def cleanups(path: str) -> Cleanups:
     )
     by_id = tuple(query.replace(start, at_ids, 1) for query, _ in own)
     return Cleanups(probe(queries), queries, older if own else "", by_id, probe(queries[len(own) :]))
+
+
+def of_all_parts(query: str, of: str) -> str:
+    """Stock's cleanup query of what it cleans for one `of` after the other, for all that the account has at once.
+
+    Such are its policies, of their statements; of a matchlink, one of the two kinds of nodes that it links.
+    Raises UnreadableMessage for a query of another kind.
+    """
+    if of == schemas.ACCOUNT_LABEL:
+        return query
+    nodes, link = _OF_PART.search(query), _OF_MATCHLINK.search(query)
+    if nodes is not None and nodes[3] == of:
+        return f"{_OF_ACCOUNT}{of}\nMATCH (n:{nodes[1]}){nodes[2]}(part)\n{query[nodes.end() :]}"
+    if link is None or "$_sub_resource_id" not in query:
+        raise UnreadableMessage(f"This cleanup is not one for each {of}: {' '.join(query.split())}")
+    start = f"{_OF_ACCOUNT}{of}\nMATCH (part){link[2].strip('<>')}()\nWHERE "
+    return start + query[link.end() :].replace("$_sub_resource_id", "part.id")
 
 
 def is_guarded(query: str) -> bool:

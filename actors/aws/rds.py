@@ -111,4 +111,5 @@ MODULE = NativeModule(
         Cleanup(RDSSnapshotSchema),
         Cleanup(RDSEventSubscriptionSchema),
     ),
+    marks=("AWSRDSCluster",),
 )

@@ -15,7 +15,7 @@ from typing import Any
 from actors.cloud import Sessions
 from actors.transforms import load_module
 from actors.wrapped.dependencies import NEEDS
-from actors.wrapped.modules import METADATA, ORGANIZATION, PRINCIPALS, PUBLIC_PARAMETERS
+from actors.wrapped.modules import ASSUME_ROLE, METADATA, ORGANIZATION, PRINCIPALS, PUBLIC_PARAMETERS
 from actors.wrapped.session import GraphSession
 from cartoray.errors import UnknownModule
 from cartoray.jobs import EVERY_ACCOUNT, Account, Job
@@ -95,6 +95,9 @@ def run_module(job: Job, session: GraphSession, config: Any, sessions: Sessions,
             update_tag=job.update_tag,
             stat_handler=aws.stat_handler,
         )
+    elif job.module == ASSUME_ROLE:
+        iam: Any = load_module("cartography.intel.aws.iam")
+        iam.sync_assumerole_relationships(session, job.account.id, job.update_tag, parameters)
     elif job.module in (ORGANIZATION, PUBLIC_PARAMETERS):
         _run_over_accounts(job, session, parameters, sessions)
     else:

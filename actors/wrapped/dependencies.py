@@ -212,6 +212,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 # whether a job is in a run at all. And they need each other, where one reads what another wrote.
 
 ACCOUNT_ANALYSIS: Mapping[str, tuple[str, ...]] = {
+    "analysis:assume_role": ("iam",),  # a part of stock's IAM: it reads who is trusted, and the policies of these
     "analysis:instance_profile": ("iam", "iaminstanceprofiles", "ec2:instance"),
     "analysis:lambda_ecr": ("ecr", "lambda_function"),
     "analysis:lb_nacl": ("ec2:subnet", "ec2:load_balancer_v2", "ec2:network_acls"),

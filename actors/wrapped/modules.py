@@ -12,6 +12,7 @@ ORGANIZATION = "organization"
 PUBLIC_PARAMETERS = "ssm:public_parameters"
 METADATA = "analysis:metadata"
 PRINCIPALS = "analysis:principals"
+ASSUME_ROLE = "analysis:assume_role"
 
 # They read relationships between nodes of others, which may have been deferred.
 _LATE = ("ec2:load_balancer_v2:expose", "permission_relationships", "resourcegroupstaggingapi", *ACCOUNT_ANALYSIS)
@@ -38,6 +39,7 @@ class WrappedModule:
     late: bool = False
     wrapped: bool = True
     cleans: bool = False
+    brings: tuple[str, ...] = ()
 
 
 def aws_modules() -> Mapping[str, WrappedModule]:

@@ -23,7 +23,7 @@ from cartoray.cli.render import as_dict, summary
 from cartoray.completion import Outcome
 from cartoray.errors import StackError, UsageError
 from cartoray.events import RunPlanned, RunPublished, key_of
-from cartoray.jobs import Account, Job, Run
+from cartoray.jobs import Account, Job, Priority, Run
 from cartoray.kafka import Admin, Publisher
 from cartoray.planning import Request, account, nearest, plan, unmet
 from cartoray.planning import instance as instance_of
@@ -100,6 +100,9 @@ def sync(
     region: RegionOption = None,
     role_name: RoleOption = None,
     wrapped: WrappedOption = False,
+    priority: Annotated[
+        Priority, typer.Option(help="high: its jobs go before those of other runs, as those of a person who waits")
+    ] = "normal",
     wait: Annotated[bool, typer.Option(help="show progress until the run is complete")] = True,
     serve: Annotated[
         bool, typer.Option("--serve", help="run the workers as well, on this machine, for as long as this run takes")
@@ -139,6 +142,7 @@ def sync(
             role_name,
             wrapped,
             tuple(context.args),
+            priority,
         ),
         simulated=simulated,
         nonce=secrets.token_hex(2),
@@ -245,6 +249,7 @@ class _Asked:
     role_name: str | None
     wrapped: bool
     options: tuple[str, ...]
+    priority: Priority = "normal"
 
 
 def _plan(config: Settings, asked: _Asked, *, simulated: bool, nonce: str) -> tuple[Run, tuple[Job, ...]]:
@@ -297,7 +302,7 @@ def _others(asked: _Asked) -> Request:
     if given := [name for name, value in for_aws.items() if value]:
         raise UsageError(f"{', '.join(given)}: for --provider aws alone.")
     named = instance_of(asked.instance or "-".join(asked.providers))
-    return Request((named,), asked.providers, provider="cartography", options=asked.options)
+    return Request((named,), asked.providers, provider="cartography", options=asked.options, priority=asked.priority)
 
 
 def _aws(config: Settings, asked: _Asked, *, simulated: bool) -> Request:
@@ -319,7 +324,15 @@ def _aws(config: Settings, asked: _Asked, *, simulated: bool) -> Request:
             f"{len(chosen)} accounts, but no role to assume in them: give --role-name NAME or set "
             "CARTORAY_AWS_ROLE_NAME. Without a role, the workers' own credentials are used, which are for one account."
         )
-    return Request(chosen, asked.scope, asked.regions, role, options=asked.options, touch=config.ingestion.touch)
+    return Request(
+        chosen,
+        asked.scope,
+        asked.regions,
+        role,
+        options=asked.options,
+        touch=config.ingestion.touch,
+        priority=asked.priority,
+    )
 
 
 def _listed(values: list[str] | None) -> tuple[str, ...]:

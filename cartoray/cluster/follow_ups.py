@@ -7,15 +7,18 @@ from collections.abc import Mapping
 from actors.modules import NativeModule
 from cartoray.completion import FollowUp, FollowUps
 from cartoray.schemas import path_of
-from cartoray.steps import CleanupNodes, DeriveLinks
+from cartoray.steps import CleanupNodes, DeriveLinks, MarkSynced
 
 
 def follow_ups(modules: Mapping[str, NativeModule]) -> dict[str, FollowUps]:
     return {
         name: FollowUps(
-            cleanup=tuple(
-                FollowUp(CleanupNodes(schema_path=path_of(cleanup.schema())), cleanup.refreshed_by)
-                for cleanup in module.cleanup
+            cleanup=(
+                *(
+                    FollowUp(CleanupNodes(schema_path=path_of(cleanup.schema()), of=cleanup.of), cleanup.refreshed_by)
+                    for cleanup in module.cleanup
+                ),
+                *(FollowUp(MarkSynced(label=label)) for label in module.marks),
             ),
             derive=tuple(FollowUp(DeriveLinks(schema_path=path_of(matchlink()))) for matchlink in module.derive),
         )

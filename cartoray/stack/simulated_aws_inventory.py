@@ -10,7 +10,7 @@ Importing this module loads moto (about a second): only the server does.
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -30,7 +30,8 @@ from moto.kms import models as kms_models
 from moto.moto_api._internal import mock_random
 from moto.organizations.models import organizations_backends
 from moto.rds.models import rds_backends
-from moto.s3.models import s3_backends
+from moto.s3.models import get_canned_acl, s3_backends
+from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 
 from cartoray.stack.simulated_aws_protocol import MANAGEMENT_ACCOUNT, ROLE_NAME
@@ -41,6 +42,7 @@ SHARED_CIDRS = ("0.0.0.0/0", "10.0.0.0/8", "192.168.0.0/16", "172.16.0.0/12")
 INSTANCE_TYPES = ("t3.micro", "t3.large", "m5.xlarge", "m6i.2xlarge", "c6i.4xlarge", "r6g.xlarge")
 TEAMS = ("payments", "search", "identity", "data", "platform")
 ENVIRONMENTS = ("prod", "staging", "dev")
+FOREIGN_ACCOUNT = "999999999999"  # of nobody in the organization
 PUBLIC_KEY = (  # imported, because moto would otherwise compute an RSA key for each pair
     b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f simulated"
 )
@@ -131,8 +133,48 @@ def fill_account(account: str, plan: Plan) -> None:
         iam.create_user(plan.regions[0], name, "/", [{"Key": "team", "Value": TEAMS[index % len(TEAMS)]}])
         iam.add_user_to_group(TEAMS[index % 2], name)
         iam.create_access_key(name)
+    _add_access(iam, account, read.arn)
     for index in range(2 + plan.instances_per_region // 20):
         create_bucket(account, plan.regions[index % len(plan.regions)], f"data-{index}-{account}")
+    _configure_bucket(account, plan.regions[1 % len(plan.regions)], f"data-1-{account}")
+
+
+def _add_access(iam: Any, account: str, managed: str) -> None:
+    """What an account has one of: own policies of a user and of a group, an MFA device, others that roles trust."""
+    user = f"arn:aws:iam::{account}:user/user-1"
+    iam.put_user_policy("user-1", "assume", _policy(["sts:AssumeRole"], f"arn:aws:iam::{account}:role/*"))
+    iam.attach_user_policy(managed, "user-1")
+    iam.enable_mfa_device("user-1", f"arn:aws:iam::{account}:mfa/user-1", "123456", "654321")
+    iam.put_group_policy(TEAMS[0], "inline", _policy(["s3:ListAllMyBuckets"], "*"))
+    iam.upload_server_certificate("front", "certificate", "key")
+    provider = iam.create_saml_provider("staff", "metadata")
+    _create_role(iam, "staff", {"Federated": provider.arn})
+    _create_role(iam, "operator", {"AWS": [user, f"arn:aws:iam::{FOREIGN_ACCOUNT}:root"]})
+
+
+def _configure_bucket(account: str, region: str, name: str) -> None:
+    """A bucket with all that a bucket may have, open to everybody."""
+    backend: Any = s3_backends[account][PARTITION]
+    topic = sns_backends[account][region].create_topic("uploads")
+    key = kms_models.kms_backends[account][region].create_key(
+        None, "ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT", "buckets", []
+    )
+    read = {"Sid": "Read", "Effect": "Allow", "Principal": {"AWS": "*"}, "Action": ["s3:GetObject"]}
+    log = {"Effect": "Allow", "Principal": {"Service": "logging.s3.amazonaws.com"}, "Action": "s3:PutObject"}
+    statements = [{**statement, "Resource": f"arn:aws:s3:::{name}/*"} for statement in (read, log)]
+    backend.put_bucket_policy(name, json.dumps({"Version": "2012-10-17", "Statement": statements}).encode())
+    backend.put_bucket_acl(name, get_canned_acl("public-read-write"))
+    default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key.arn}
+    backend.put_bucket_encryption(
+        name, {"Rule": {"ApplyServerSideEncryptionByDefault": default, "BucketKeyEnabled": "true"}}
+    )
+    backend.put_bucket_versioning(name, "Enabled")
+    backend.put_public_access_block(name, {"BlockPublicAcls": "true"})
+    backend.put_bucket_ownership_controls(name, "ObjectWriter")
+    backend.put_bucket_logging(name, {"TargetBucket": name, "TargetPrefix": "log/"})
+    backend.put_bucket_notification_configuration(
+        name, {"TopicConfiguration": [{"Topic": topic.arn, "Event": ["s3:ObjectCreated:*"]}]}
+    )
 
 
 def create_bucket(account: str, region: str, name: str) -> None:
@@ -142,7 +184,7 @@ def create_bucket(account: str, region: str, name: str) -> None:
     backend.put_bucket_tagging(name, {"name": name, "account": account})
 
 
-def _create_role(iam: Any, name: str, principal: dict[str, str]) -> None:
+def _create_role(iam: Any, name: str, principal: Mapping[str, str | list[str]]) -> None:
     trust = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
     iam.create_role(
         name,

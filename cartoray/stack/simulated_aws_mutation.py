@@ -48,6 +48,8 @@ def _mutate_account(account: str, plan: Plan, seed: int) -> Iterator[Change]:
             iam.remove_user_from_group(group.name, leaving.name)
         for key in list(leaving.access_keys):
             iam.delete_access_key(key.access_key_id, leaving.name)
+        leaving.policies.clear()
+        leaving.managed_policies.clear()
         iam.delete_user(leaving.name)
         yield Change(account, "", "user", "removed", leaving.name)
     iam.create_user(plan.regions[0], f"joined-{seed}", "/", [])

@@ -39,7 +39,7 @@ def planted(graph: neo4j.Driver) -> neo4j.Driver:
             for index in statements(table.path).indexes:
                 run(graph, index.query)
     run(graph, "UNWIND $ids AS id CREATE (:AWSAccount {id: id, lastupdated: 1})", ids=[ACCOUNT, OTHER])
-    for label in sorted({schemas.label(path) for path in cleaned()}):
+    for label in sorted({schemas.label(path) for path, _ in cleaned()}):
         for account, name, count in ((ACCOUNT, "own", OWN), (OTHER, "other", OTHERS)):
             run(
                 graph,
@@ -53,14 +53,15 @@ def planted(graph: neo4j.Driver) -> neo4j.Driver:
     return graph
 
 
-def cleaned() -> list[str]:
+def cleaned() -> list[tuple[str, str]]:
+    """Schemas, with what each is cleaned for."""
     found: list[NativeModule] = list(modules().values())
-    return [schemas.path_of(cleanup.schema()) for module in found for cleanup in module.cleanup]
+    return [(schemas.path_of(cleanup.schema()), cleanup.of) for module in found for cleanup in module.cleanup]
 
 
 def texts() -> Iterator[str]:
-    for path in dict.fromkeys(cleaned()):
-        cleanup = cleanups(path)
+    for path, of in dict.fromkeys(cleaned()):
+        cleanup = cleanups(path, of)
         yield from (cleanup.probe, *cleanup.queries, cleanup.older, *cleanup.by_id, cleanup.rest)
     for module in modules().values():
         for table in module.tables:

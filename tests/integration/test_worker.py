@@ -106,7 +106,7 @@ class Bench:
     def __init__(self, settings: Settings, **intel: Any) -> None:
         prefix = f"t{secrets.token_hex(4)}."
         kafka = settings.kafka.model_copy(update={"topic_prefix": prefix, "jobs_partitions": 2, "data_partitions": 2})
-        limits = settings.intel.model_copy(update={"jobs_per_actor": 4, "calls_per_actor": 8} | intel)
+        limits = settings.intel.model_copy(update={"jobs_per_actor": 6, "calls_per_actor": 8} | intel)
         self.settings = settings.model_copy(update={"kafka": kafka, "intel": limits})
         self.topics: Topics = topics(kafka)
         Admin(kafka).ensure(self.topics)
@@ -536,14 +536,17 @@ def test_what_does_not_end_in_time_is_delivered_again_to_the_next_member(stack_s
     bench.publisher.close()
 
 
-def test_a_second_member_takes_partitions_over_and_no_job_is_lost(bench: Bench) -> None:
+def test_a_second_member_takes_partitions_over_and_no_job_is_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.worker._CLAIMS_MAX", 12)
     accounts = [f"{number:012}" for number in range(1, 21)]
     jobs = [job("first", account) for account in accounts]
     for account in accounts:
         bench.cloud.gates[account, "first"] = threading.Event()
     with bench.running() as first:
         places = bench.publish(*jobs)
-        bench.until(lambda: len(first.status().jobs) == 2 * bench.settings.intel.jobs_per_actor)  # it takes no more
+        bench.until(lambda: len(first.status().jobs) + first.status().jobs_waiting == 12)  # it takes no more
         with bench.running("intel-1") as second:
             bench.until(lambda: first.status().partitions != () != second.status().partitions)
             assert sorted(first.status().partitions + second.status().partitions) == [0, 1]
@@ -562,3 +565,20 @@ def test_a_second_member_takes_partitions_over_and_no_job_is_lost(bench: Bench) 
         bench.until_ended(*back)
     bench.whole(*jobs, *more, *back)
     assert {bench.started()[each.job_id] for each in (*more, *back)} == {1}
+
+
+def test_an_urgent_job_starts_before_those_that_were_there_before_and_does_not_wait_for_a_slot(bench: Bench) -> None:
+    held = [(f"{number:012}", "first") for number in range(1, 9)]
+    for place in held:
+        bench.cloud.gates[place] = threading.Event()
+    jobs = [job(module, account=account) for account, module in held]
+    bench.publish(*jobs, *(job("second", account=account) for account, _ in held))
+    with bench.running():
+        bench.until(lambda: len(bench.started()) >= 4)
+        urgent = job("third", account=THREE).model_copy(update={"priority": "high"})
+        bench.publish(urgent)
+        bench.until(lambda: urgent.job_id in bench.ended())
+        assert not [each for each in jobs if each.job_id in bench.ended()]
+        for gate in bench.cloud.gates.values():
+            gate.set()
+        bench.until(lambda: len(bench.ended()) == 17)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ import neo4j.time
 from cartography.graph.querybuilder import build_ingestion_query
 from cartography.models.aws.account import AWSAccountSchema, AWSOrganizationAccountSchema
 from cartography.models.core.nodes import CartographyNodeSchema
+from cartography.models.core.relationships import CartographyRelSchema
 
 from actors.modules import NativeModule
 from cartoray import schemas
@@ -111,12 +112,11 @@ def scope_of(modules: Iterable[NativeModule]) -> Scope:
     """The nodes that the modules write, and those that their relationships lead to."""
     labels: defaultdict[str, set[str]] = defaultdict(set)
     for module in modules:
-        for table in module.tables:
-            schema = table.schema()
+        for schema in _node_schemas(module):
             labels[schema.label] |= _labels(schema)
             for relationship in schemas.relationships(schema):
                 labels[relationship.target_node_label] |= {relationship.target_node_label}
-        for matchlink in (each() for each in module.derive):
+        for matchlink in _matchlinks(module):
             for label in (matchlink.source_node_label, matchlink.target_node_label):
                 labels[str(label)] |= {str(label)}
     # stock's discovery of the organization adds these to the accounts' nodes, whichever modules are asked for
@@ -128,16 +128,28 @@ def expected_patterns(modules: Iterable[NativeModule]) -> frozenset[tuple[str, s
     """(start label, type, end label) of every relationship that the modules may make."""
     found: set[tuple[str, str, str]] = set()
     for module in modules:
-        for schema in (table.schema() for table in module.tables):
+        for schema in _node_schemas(module):
             for one in schemas.relationships(schema):
                 ends = (schema.label, one.target_node_label)
                 start, end = ends if one.direction.name == "OUTWARD" else ends[::-1]
                 found.add((start, one.rel_label, end))
-        for link in (each() for each in module.derive):
+        for link in _matchlinks(module):
             ends = (str(link.source_node_label), link.target_node_label)
             start, end = ends if link.direction.name == "OUTWARD" else ends[::-1]
             found.add((start, link.rel_label, end))
     return frozenset(found)
+
+
+def _node_schemas(module: NativeModule) -> Iterator[CartographyNodeSchema]:
+    for schema in (table.schema() for table in module.tables):
+        if isinstance(schema, CartographyNodeSchema):
+            yield schema
+
+
+def _matchlinks(module: NativeModule) -> Iterator[CartographyRelSchema]:
+    for schema in (*(table.schema() for table in module.tables), *(each() for each in module.derive)):
+        if isinstance(schema, CartographyRelSchema):
+            yield schema
 
 
 def _labels(schema: CartographyNodeSchema) -> set[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from cartoray.settings import Neo4jSettings
 from cartoray.stack.simulated_aws import SimulatedAws
 
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 _TROUBLE = re.compile(r"^(ERROR|CRITICAL):|^Traceback", re.MULTILINE)
 
 

@@ -20,6 +20,7 @@ class Declared:
     once: bool = False
     late: bool = False
     cleans: bool = False
+    brings: tuple[str, ...] = ()
 
 
 KNOWN = {
@@ -138,3 +139,18 @@ def test_an_unknown_module_is_answered_with_the_nearest() -> None:
 def test_an_account_id_has_twelve_digits(wrong: str) -> None:
     with pytest.raises(UsageError, match="12 digits"):
         account(wrong)
+
+
+def test_what_does_the_rest_of_a_module_is_in_a_run_that_names_it() -> None:
+    rest = Declared("analysis:rest", ("account",), needs=("iam",), wrapped=True, late=True)
+    known = {**KNOWN, "iam": Declared("iam", ("account",), brings=("analysis:rest",)), "analysis:rest": rest}
+    assert plan(Request(ACCOUNTS, modules=("iam",)), known, now_ms=0, nonce="x")[0].late == ("analysis:rest",)
+    assert plan(Request(ACCOUNTS, modules=("native",)), known, now_ms=0, nonce="x")[0].late == ()
+    del known["analysis:rest"]
+    assert plan(Request(ACCOUNTS, modules=("iam",)), known, now_ms=0, nonce="x")[0].late == ()
+
+
+def test_priority_is_that_of_every_job() -> None:
+    run, jobs = plan(Request(ACCOUNTS, priority="high"), KNOWN, now_ms=0, nonce="x")
+    assert run.priority == "high"
+    assert {job.priority for job in jobs} == {"high"}

@@ -231,3 +231,17 @@ def test_what_is_left_untouched_is_cleaned_up_by_its_ids() -> None:
     account = recognition("cartography.models.aws.account:AWSAccountSchema", frozenset())
     assert account is not None
     assert account.lazy is None
+
+
+def test_what_is_cleaned_up_for_each_part_of_an_account_is_so_for_all_of_them_and_no_others() -> None:
+    statement = "cartography.models.aws.iam.policy_statement:AWSPolicyStatementSchema"
+    link = "cartography.models.aws.s3.notification:S3BucketToSNSTopicRel"
+    nodes, relationships = cleanups(statement, "AWSPolicy").queries
+    (links,) = cleanups(link, "AWSS3Bucket").queries
+    for query, part in ((nodes, "AWSPolicy"), (relationships, "AWSPolicy"), (links, "AWSS3Bucket")):
+        assert "MATCH (sub:AWSAccount{id: $AWS_ID})" in query
+        assert f"WHERE part:{part}" in query
+        assert "$POLICY_ID" not in query and "$_sub_resource_id" not in query
+    assert "MATCH (part)-[r:NOTIFIES]-()" in links and "r._sub_resource_id = part.id" in links
+    with pytest.raises(UnreadableMessage, match="AWSS3Bucket"):
+        cleanups(statement, "AWSS3Bucket")

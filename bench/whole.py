@@ -1,0 +1,236 @@
+"""Whole syncs, stock Cartography against cartoray: `make bench`.
+
+Both sides call the same replay server (`bench.replay`), which answers any number of accounts with what one account of
+the simulated AWS was answered, and write to the same Neo4j, empty at first, one side after the other in one run. What
+is timed: the `cartography` command from its start to its end; and `cartoray sync` from its start until the graph is
+complete, with workers that are up, as those of a cluster are. CPU is that of everything but the replay server: command,
+workers, Kafka and Neo4j.
+
+Stock syncs one account after the other, so its side runs on fewer, and its time for many is a multiple of that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+
+from bench.replay.recorder import record
+from bench.replay.running import RunningReplay, start_replay
+from bench.wrapped import CARTORAY, empty, run_command, stock_command
+from cartoray.settings import StackSettings
+from cartoray.stack.simulated_aws import start_simulated_aws
+from cartoray.stack.state import StateFolder
+
+MODULES = (
+    "ec2:instance,ec2:vpc,ec2:subnet,ec2:security_group,ec2:network_interface,ec2:volumes,"
+    "iam,kms,s3,rds,eks,lambda_function,ec2:load_balancer_v2"
+)
+REGIONS = "us-east-1,us-west-2,eu-west-1,ap-southeast-1"
+_FIRST = 100_000_000_000  # accounts of the replay server begin behind this
+
+
+@dataclass(frozen=True)
+class Sync:
+    """One of a side. `cpu_s`: of all processes but the replay server."""
+
+    accounts: int
+    seconds: float
+    cpu_s: float
+    calls: int
+    throttled: int
+
+    def __str__(self) -> str:
+        per_account = f"{self.seconds / self.accounts:.2f} s an account"
+        per_call = f"{1000 * self.cpu_s / max(1, self.calls):.1f} ms of CPU a call"
+        return f"{self.accounts} accounts, {self.seconds:.1f} s, {per_account}, {self.calls:,} calls, {per_call}"
+
+
+class Bench:
+    """The servers, and where syncs of both sides run."""
+
+    def __init__(self, folder: Path, modules: str, regions: str) -> None:
+        self.folder, self.modules, self.regions = folder, modules, regions
+        run_command(folder, "up")
+        state = json.loads((folder / ".cartoray" / "settings.json").read_text())
+        self.neo4j: dict[str, Any] = state["neo4j"]
+        servers = StateFolder(folder / StackSettings().state_dir).read().servers.values()
+        self.servers = [psutil.Process(each.pid) for each in servers if each.pid is not None]
+
+    def stock(self, environment: dict[str, str], role: str, accounts: Sequence[str]) -> float:
+        """Seconds."""
+        began_s = time.monotonic()
+        stock_command(self.folder, environment, self.neo4j, accounts, role, self.modules, self.regions)
+        return time.monotonic() - began_s
+
+    def cartoray(self, environment: dict[str, str], accounts: Sequence[str]) -> float:
+        """Seconds."""
+        listed = self.folder / "accounts.txt"
+        listed.write_text("\n".join(accounts))
+        began_s = time.monotonic()
+        command = ["sync", "--accounts-file", str(listed), "--scope", self.modules, "--region", self.regions, "--json"]
+        run_command(self.folder, *command, environment=environment)
+        return time.monotonic() - began_s
+
+    @contextmanager
+    def workers(self, environment: dict[str, str]) -> Iterator[psutil.Process]:
+        """Of cartoray, that are up."""
+        log = self.folder / "serve.log"
+        with log.open("wb") as output:
+            child = psutil.Popen(
+                [*CARTORAY, "serve"], cwd=self.folder, stdout=output, stderr=output, env={**os.environ, **environment}
+            )
+        try:
+            while b"Serving:" not in log.read_bytes():
+                if child.poll() is not None:
+                    sys.exit(f"the workers ended: {log.read_text(errors='replace')[-2_000:]}")
+                time.sleep(0.2)
+            time.sleep(8)  # until they have joined their groups, and loaded what they load
+            yield child
+        finally:
+            child.send_signal(signal.SIGTERM)
+            child.wait(60)
+
+
+def bench(
+    accounts: Annotated[int, typer.Option(help="of cartoray's syncs")] = 50,
+    stock_accounts: Annotated[int, typer.Option(help="of stock's; 0: only cartoray's side")] = 5,
+    latency_ms: Annotated[float, typer.Option(help="of each call")] = 100,
+    size: Annotated[int, typer.Option(help="EC2 instances of an account in each region")] = 20,
+    modules: Annotated[str, typer.Option(help="Cartography's names, comma between")] = MODULES,
+    regions: Annotated[str, typer.Option(help="comma between")] = REGIONS,
+    limit_scale: Annotated[float, typer.Option(help="of AWS's rate limits; 0: none")] = 0,
+) -> None:
+    """Times whole syncs with stock Cartography and with cartoray."""
+    folder = Path(tempfile.mkdtemp(prefix="cartoray-bench-"))
+    try:
+        made = Bench(folder, modules, regions)
+        recordings = _record(made, size)
+        empty(made.neo4j)
+        with start_replay(recordings, latency_ms=latency_ms, limit_scale=limit_scale) as replay:
+            stock = _stock(made, replay, stock_accounts) if stock_accounts else []
+            empty(made.neo4j)
+            ours = _cartoray(made, replay, accounts)
+    finally:
+        run_command(folder, "down", "--wipe")
+        shutil.rmtree(folder, ignore_errors=True)
+    _print(stock, ours, f"{len(modules.split(','))} modules, {len(regions.split(','))} regions, {latency_ms:g} ms")
+
+
+def _record(made: Bench, size: int) -> list[Path]:
+    """What both sides are answered for one account, before and after some changes."""
+    paths = [made.folder / "before.json.gz", made.folder / "after.json.gz"]
+    with start_simulated_aws(accounts=2, regions=made.regions.split(","), size=size) as aws:
+        account = aws.accounts[1]
+        for stage, path in enumerate(paths):
+            if stage:
+                print(f"recorded; {len(aws.mutate(1))} changes", flush=True)
+            with record(aws.endpoint_url, account, path) as url:
+                environment = _environment(aws.environment() | {"AWS_ENDPOINT_URL": url}, aws.role_name)
+                made.stock(environment, aws.role_name, [account])
+                with made.workers(environment):
+                    made.cartoray(environment, [account])
+    return paths
+
+
+def _environment(aws: dict[str, str], role: str) -> dict[str, str]:
+    return aws | {"CARTORAY_AWS_ROLE_NAME": role, "CARTORAY_AWS_RATE_SHARE": "1"}
+
+
+def _stock(made: Bench, replay: RunningReplay, count: int) -> list[Sync]:
+    """One account first, which plans and makes indexes, then others, then one more, then all with changes."""
+    environment = _environment(replay.environment(), replay.role_name)
+    names = _accounts(count + 2)
+
+    def sync(some: Sequence[str]) -> Sync:
+        with _measured(made, replay, None, len(some)) as found:
+            made.stock(environment, replay.role_name, some)
+        print(f"stock: {found[0]}", flush=True)
+        return found[0]
+
+    syncs = [sync(names[:1]), sync(names[1 : count + 1]), sync(names[count + 1 :])]
+    replay.stage(1)
+    syncs.append(sync(names[1 : count + 1]))
+    replay.stage(0)
+    return syncs
+
+
+def _cartoray(made: Bench, replay: RunningReplay, count: int) -> list[Sync]:
+    """The same, with more accounts."""
+    environment = _environment(replay.environment(), replay.role_name)
+    names = _accounts(count + 2)
+    with made.workers(environment) as workers:
+
+        def sync(some: Sequence[str]) -> Sync:
+            with _measured(made, replay, workers, len(some)) as found:
+                made.cartoray(environment, some)
+            print(f"cartoray: {found[0]}; {_memory_mb(workers):.0f} MB of workers", flush=True)
+            return found[0]
+
+        syncs = [sync(names[:1]), sync(names[1 : count + 1]), sync(names[count + 1 :])]
+        replay.stage(1)
+        syncs.append(sync(names[1 : count + 1]))
+        replay.stage(0)
+    return syncs
+
+
+def _accounts(count: int) -> list[str]:
+    return [str(_FIRST + number) for number in range(1, count + 1)]
+
+
+@contextmanager
+def _measured(
+    made: Bench, replay: RunningReplay, workers: psutil.Process | None, accounts: int
+) -> Iterator[list[Sync]]:
+    """The sync that the block made, when it has ended."""
+    found: list[Sync] = []
+    replay.forget()
+    processes = [*made.servers, *([workers, *workers.children(recursive=True)] if workers else [])]
+    before_s, began_s = _cpu_s(processes), time.monotonic()
+    yield found
+    seconds = time.monotonic() - began_s
+    if workers:  # some came meanwhile
+        processes = [*made.servers, workers, *workers.children(recursive=True)]
+    stats = replay.stats()
+    if stats["not_recorded"]:
+        sys.exit(f"calls that were not recorded: {stats['not_recorded']}, {stats['not_recorded_keys'][:3]}")
+    calls, throttled = sum(stats["calls"].values()), sum(stats["throttled"].values())
+    found.append(Sync(accounts, seconds, _cpu_s(processes) - before_s, calls, throttled))
+
+
+def _cpu_s(processes: Sequence[psutil.Process]) -> float:
+    """Of these, and of the commands that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime + sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def _memory_mb(workers: psutil.Process) -> float:
+    return sum(process.memory_info().rss for process in workers.children(recursive=True)) / 1e6
+
+
+def _print(stock: Sequence[Sync], ours: Sequence[Sync], what: str) -> None:
+    print(f"\n{what}, {os.cpu_count()} cores\n")
+    print("| work | stock | cartoray | times as fast |\n|---|---|---|---|")
+    works = ("first account, of an empty graph", "first sync", "one more account", "second sync, some changed")
+    for at, work in enumerate(works):
+        mine = ours[at]
+        theirs = stock[at] if stock else None
+        ratio = theirs.seconds / theirs.accounts * mine.accounts / mine.seconds if theirs else float("nan")
+        print(f"| {work} | {theirs or ''} | {mine} | {ratio:.1f} |")
+
+
+if __name__ == "__main__":
+    typer.run(bench)

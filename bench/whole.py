@@ -28,6 +28,7 @@ from typing import Annotated, Any
 import psutil
 import typer
 
+from bench.chart import Bar, save
 from bench.replay.recorder import record
 from bench.replay.running import RunningReplay, start_replay
 from bench.wrapped import CARTORAY, empty, run_command, stock_command
@@ -53,8 +54,13 @@ class Sync:
     calls: int
     throttled: int
 
+    @property
+    def each_s(self) -> float:
+        """Seconds an account."""
+        return self.seconds / self.accounts
+
     def __str__(self) -> str:
-        per_account = f"{self.seconds / self.accounts:.2f} s an account"
+        per_account = f"{self.each_s:.2f} s an account"
         per_call = f"{1000 * self.cpu_s / max(1, self.calls):.1f} ms of CPU a call"
         return f"{self.accounts} accounts, {self.seconds:.1f} s, {per_account}, {self.calls:,} calls, {per_call}"
 
@@ -113,6 +119,7 @@ def bench(
     modules: Annotated[str, typer.Option(help="Cartography's names, comma between")] = MODULES,
     regions: Annotated[str, typer.Option(help="comma between")] = REGIONS,
     limit_scale: Annotated[float, typer.Option(help="of AWS's rate limits; 0: none")] = 0,
+    chart: Annotated[Path | None, typer.Option(help="where to draw the table, as SVG")] = None,
 ) -> None:
     """Times whole syncs with stock Cartography and with cartoray."""
     folder = Path(tempfile.mkdtemp(prefix="cartoray-bench-"))
@@ -127,7 +134,10 @@ def bench(
     finally:
         run_command(folder, "down", "--wipe")
         shutil.rmtree(folder, ignore_errors=True)
-    _print(stock, ours, f"{len(modules.split(','))} modules, {len(regions.split(','))} regions, {latency_ms:g} ms")
+    what = f"{len(modules.split(','))} modules, {len(regions.split(','))} regions, {latency_ms:g} ms"
+    _print(stock, ours, what)
+    if chart:
+        _draw(chart, stock, ours, what)
 
 
 def _record(made: Bench, size: int) -> list[Path]:
@@ -221,15 +231,24 @@ def _memory_mb(workers: psutil.Process) -> float:
     return sum(process.memory_info().rss for process in workers.children(recursive=True)) / 1e6
 
 
+_WORKS = ("first account, empty graph", "first sync", "one more account", "second sync, changes")
+
+
 def _print(stock: Sequence[Sync], ours: Sequence[Sync], what: str) -> None:
     print(f"\n{what}, {os.cpu_count()} cores\n")
     print("| work | stock | cartoray | times as fast |\n|---|---|---|---|")
-    works = ("first account, of an empty graph", "first sync", "one more account", "second sync, some changed")
-    for at, work in enumerate(works):
-        mine = ours[at]
-        theirs = stock[at] if stock else None
-        ratio = theirs.seconds / theirs.accounts * mine.accounts / mine.seconds if theirs else float("nan")
-        print(f"| {work} | {theirs or ''} | {mine} | {ratio:.1f} |")
+    for work, theirs, mine in zip(_WORKS, stock or [None] * len(_WORKS), ours, strict=True):
+        ratio = f"{theirs.each_s / mine.each_s:.1f}" if theirs else ""
+        print(f"| {work} | {theirs or ''} | {mine} | {ratio} |")
+
+
+def _draw(path: Path, stock: Sequence[Sync], ours: Sequence[Sync], what: str) -> None:
+    bars = [
+        Bar(work, side, sync.each_s, f"{sync.each_s:.2f} s, {sync.accounts} accounts")
+        for work, *syncs in zip(_WORKS, stock, ours, strict=True)
+        for side, sync in enumerate(syncs)
+    ]
+    save(path, f"Seconds an account: {what}, {os.cpu_count()} cores", ("stock", "cartoray"), bars)
 
 
 if __name__ == "__main__":

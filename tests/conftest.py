@@ -32,6 +32,13 @@ from cartoray.stack.servers import EmbeddedStack  # noqa: E402
 from cartoray.stack.simulated_aws import SimulatedAws, start_simulated_aws  # noqa: E402
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With two processes (`-n 2 --dist loadgroup`), one has all tests that share Kafka and Neo4j: these start once."""
+    for item in items:
+        shares = {"stack_settings", "stock_neo4j"} & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("stack" if shares else item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session")
 def stack_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """The settings that lead to a Kafka and a Neo4j of this session's own, on loopback.

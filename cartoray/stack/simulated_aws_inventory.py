@@ -525,6 +525,8 @@ class RegionInventory:
         everybody = {"Action": "lambda:InvokeFunction", "Principal": "*", "StatementId": "everybody"}
         functions.add_permission("exporter", None, json.dumps(everybody))
         queue = sqs_backends[self.account][self.region].create_queue("exports", {})
+        queue.created_timestamp = int(queue.created_timestamp)  # AWS's are whole seconds, and Cartography relies on it
+        queue.last_modified_timestamp = int(queue.last_modified_timestamp)
         functions.create_event_source_mapping({"FunctionName": "exporter", "EventSourceArn": queue.queue_arn})
         return exporter
 

@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from cartoray.cli.main import app
+from cartoray.cli.serve import _actors
 from cartoray.cli.sync import read_accounts
 from cartoray.errors import UsageError
 
@@ -122,3 +123,14 @@ def test_an_accounts_file_has_ids_names_and_comments(tmp_path: Path) -> None:
     path.write_text("111111111111\n11111\n")
     with pytest.raises(UsageError, match="line 2: '11111' is not"):
         read_accounts(path)
+
+
+@pytest.mark.parametrize(("text", "least", "most"), [("2", 2, 2), ("0-8", 0, 8), ("1-1", 1, 1)])
+def test_a_pool_has_a_number_of_actors_or_a_range(text: str, least: int, most: int) -> None:
+    assert _actors("--intel-actors", text) == {"actors_min": least, "actors_max": most}
+
+
+@pytest.mark.parametrize("text", ["", "0", "two", "4-2", "-1", "1-2-3"])
+def test_other_texts_for_the_size_of_a_pool_are_refused_with_what_it_takes(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--intel-actors is .*2, or 0-8"):
+        _actors("--intel-actors", text)

@@ -21,6 +21,7 @@ from cartoray import schemas
 from cartoray.errors import CloudDenied, UnknownModule
 from cartoray.jobs import Account
 from cartoray.planning import ACCOUNT_MODULE, unknown_module
+from cartoray.steps import ACCOUNT_LABEL
 
 _LOADS_BOTOCORE = ("clients", "parsing", "sessions")  # in `actors.aws`; they declare nothing
 
@@ -108,7 +109,7 @@ class Table:
             "AWS_ID": place.account.id,
             "Region": place.region,
             "lastupdated": update_tag,
-            "_sub_resource_label": schemas.ACCOUNT_LABEL,
+            "_sub_resource_label": ACCOUNT_LABEL,
             "_sub_resource_id": place.account.id,
             **self.extra,
             **of_part,
@@ -140,7 +141,7 @@ class Cleanup:
 
     schema: Schema
     refreshed_by: tuple[str, ...] = ()
-    of: str = schemas.ACCOUNT_LABEL
+    of: str = ACCOUNT_LABEL
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ class NativeModule:
     `after` names the modules that stock runs before and that write the same properties of the same nodes: their data
     is published first. `needs` names wrapped ones that must have landed before, because rows are related to their nodes
     by a name that is not unique: what finds one of two is not deferred. `derive` are relationships made from the graph
-    when the run has landed. `marks`: labels of which stock notes that they have been synced. `brings` names
+    when the run has landed. `analyses` are jobs of Cartography's over the graph, `module:name`, that stock
+    runs within the module. `marks`: labels of which stock notes that they have been synced. `brings` names
     wrapped ones that do the rest of what stock does in this module.
     """
 
@@ -169,6 +171,7 @@ class NativeModule:
     derive: tuple[type[CartographyRelSchema], ...] = ()
     regional: bool = True
     needs: tuple[str, ...] = ()
+    analyses: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     brings: tuple[str, ...] = ()
 

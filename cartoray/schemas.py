@@ -21,7 +21,6 @@ from cartography.models.core.relationships import CartographyRelSchema
 
 from cartoray.errors import UnreadableMessage
 
-ACCOUNT_LABEL = "AWSAccount"
 _PATH = re.compile(r"^cartography\.models(\.[a-z0-9_]+)+:[A-Za-z0-9_]+$")
 
 

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from cartoray.events import Deferral, Place
 from cartoray.jobs import FORMAT_VERSION, Frozen
-from cartoray.schemas import ACCOUNT_LABEL
+
+ACCOUNT_LABEL = "AWSAccount"
 
 
 class CleanupNodes(Frozen):
@@ -21,6 +22,13 @@ class CleanupNodes(Frozen):
     kind: Literal["cleanup_nodes"] = "cleanup_nodes"
     schema_path: str
     of: str = ACCOUNT_LABEL
+
+
+class Analyse(Frozen):
+    """Run an analysis job of Cartography over what the account has: `path` is `module:name`."""
+
+    kind: Literal["analyse"] = "analyse"
+    path: str
 
 
 class MarkSynced(Frozen):
@@ -54,7 +62,7 @@ def settlements(deferrals: Iterable[Deferral]) -> Iterator[Settle]:
         yield Settle(deferrals=tuple(ordered[start : start + DEFERRALS_PER_STEP]))
 
 
-Action = CleanupNodes | DeriveLinks | MarkSynced | Settle
+Action = Analyse | CleanupNodes | DeriveLinks | MarkSynced | Settle
 
 
 class Step(Frozen):

@@ -18,8 +18,9 @@ from cartoray.errors import RowRejected, UnreadableMessage
 from cartoray.events import Deferral, Place, QueryLanded, StepLanded, Unresolved
 from cartoray.queries import LIMIT, Query, to_json
 from cartoray.settings import variable
-from cartoray.steps import CleanupNodes, DeriveLinks, MarkSynced, Settle, Step
+from cartoray.steps import ACCOUNT_LABEL, Analyse, CleanupNodes, DeriveLinks, MarkSynced, Settle, Step
 from cartoray.wire import Origin
+from ingestion.analyses import analysis
 from ingestion.attempts import Attempts
 from ingestion.batching import QueryItem, RowsItem, groups, split
 from ingestion.bookkeeper import Bookkeeper
@@ -152,6 +153,8 @@ class Landing:
         try:
             for action in step.actions:
                 match action:
+                    case Analyse():
+                        self._analyse(step, action)
                     case CleanupNodes():
                         self._cleanup(step, action, tally)
                     case DeriveLinks():
@@ -291,15 +294,23 @@ class Landing:
     def _derive(self, step: Step, action: DeriveLinks, tally: _Tally) -> None:
         found = derivation(action.schema_path)
         self._ensure(action.schema_path, found.indexes)
-        scope = {"_sub_resource_label": schemas.ACCOUNT_LABEL, "_sub_resource_id": step.account_id}
+        scope = {"_sub_resource_label": ACCOUNT_LABEL, "_sub_resource_id": step.account_id}
         parameters = {"lastupdated": step.update_tag, **scope}
         self._certain(lambda: self._writer.link(found.link, parameters))
         if self._is_new(step, action.schema_path):
             return
         self._delete(found.cleanup, tally, {"UPDATE_TAG": step.update_tag, **scope})
 
+    def _analyse(self, step: Step, action: Analyse) -> None:
+        named = {"AWS_ID": step.account_id, "UPDATE_TAG": step.update_tag}
+        for query in analysis(action.path):
+            self._books.ledger.queried(properties_set(query.text))
+            answer = self._query(replace(query, parameters={**query.parameters, **named}))
+            if isinstance(answer, str):
+                raise RowRejected(f"{action.path}: {answer}")
+
     def _mark(self, step: Step, action: MarkSynced) -> None:
-        named = {"ACCOUNT": step.account_id, "GROUP": schemas.ACCOUNT_LABEL, "LABEL": action.label}
+        named = {"ACCOUNT": step.account_id, "GROUP": ACCOUNT_LABEL, "LABEL": action.label}
         mark = Query(MARK_SYNCED, {**named, "UPDATE_TAG": step.update_tag})
         self._certain(lambda: self._writer.query(mark))
 

@@ -39,11 +39,15 @@ from cartography.version import get_cartography_version
 from cartoray import schemas
 from cartoray.errors import UnreadableMessage
 from cartoray.queries import Query
+from cartoray.steps import ACCOUNT_LABEL
 from ingestion.fingerprint import PROPERTY
 
 # Labels that are one schema's own and another's extra label: two nodes that differ may carry it with the same id, so
 # their ids are not constrained. A test compares this with all schemas of the release.
 SHARED_LABELS = frozenset({"AWSIpRule", "AWSPrincipal", "CVE", "GCPBucketLabel", "SlackUser"})
+
+# Labels that queries of Cartography's own merge by id, for several accounts at once.
+MERGED_BY_QUERIES = frozenset({"AWSTag"})
 
 # The node of an account tells which runs left nodes of it untouched, the newest last: "<update tag> <run id>". To a run
 # that is older, these nodes look stale.
@@ -524,7 +528,7 @@ class Cleanups:
 
 
 @lru_cache(maxsize=4096)
-def cleanups(path: str, of: str = schemas.ACCOUNT_LABEL) -> Cleanups:
+def cleanups(path: str, of: str = ACCOUNT_LABEL) -> Cleanups:
     """`of`: what stock cleans up for, one by one, see `actors.modules.Cleanup`. Raises UnreadableMessage."""
     stock = tuple(of_all_parts(query, of) for query in schemas.cleanup(path))
     for query in stock:
@@ -552,7 +556,7 @@ def of_all_parts(query: str, of: str) -> str:
     Such are its policies, of their statements; of a matchlink, one of the two kinds of nodes that it links.
     Raises UnreadableMessage for a query of another kind.
     """
-    if of == schemas.ACCOUNT_LABEL:
+    if of == ACCOUNT_LABEL:
         return query
     nodes, link = _OF_PART.search(query), _OF_MATCHLINK.search(query)
     if nodes is not None and nodes[3] == of:

@@ -38,7 +38,7 @@ from ingestion.rows import (
     prepare,
     relationship_rows,
 )
-from ingestion.statements import BEGIN_LAZY, Index, Relationship, Statements, recognition, statements
+from ingestion.statements import BEGIN_LAZY, MERGED_BY_QUERIES, Index, Relationship, Statements, recognition, statements
 
 log = logging.getLogger(__name__)
 
@@ -305,6 +305,9 @@ class Writer:
         behind the query of that number whose answer says so.
         """
         answers: list[Answer] = []
+        for label in _merged(queries):
+            index = f"CREATE INDEX IF NOT EXISTS FOR (n:{label}) ON (n.id)"
+            self.ensure(f"merged {label}", [Index(label, ("id",), unique=True, query=index)])
         self._make_owed(now=False)
         with self._transaction() as transaction:
             for number, query in enumerate(queries):
@@ -513,6 +516,11 @@ def count_graph(settings: Neo4jSettings) -> GraphCounts:
 class _Present:
     name: str
     unique: bool
+
+
+def _merged(queries: Iterable[Query]) -> set[str]:
+    """Labels of which two writers may make the same node at once, unless its id is constrained."""
+    return {label for query in queries for label in MERGED_BY_QUERIES if f":{label}:" in query.text}
 
 
 def _on_schema(query: Query) -> bool:

@@ -8,7 +8,7 @@ GetBucketNotificationConfiguration. Stock: `cartography.intel.aws.s3.sync`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from cartography.models.aws.s3.notification import S3BucketToSNSTopicRel
 from cartography.models.aws.s3.policy_statement import S3PolicyStatementSchema
 
 from actors.cloud import RegionNotEnabled
-from actors.modules import Api, Call, Cleanup, Item, NativeModule, Place, Row, Shaped, Table
+from actors.modules import Api, Call, Cleanup, Item, NativeModule, Place, Shaped, Table
 from actors.transforms import Transform
 from cartoray.errors import CloudDenied, CloudUnavailable
 
@@ -56,24 +56,6 @@ _DETAILS = (  # in the order in which stock's function takes them
     GET_OWNERSHIP,
     GET_LOGGING,
 )
-
-# What a grant lets everybody do, as in stock's `AWS_S3ACL_ANALYSIS`, and in its order.
-EVERYBODY = frozenset(f"http://acs.amazonaws.com/groups/global/{group}" for group in ("AllUsers", "AuthenticatedUsers"))
-ALLOWED = {
-    "READ": ("s3:ListBucket", "s3:ListBucketVersions", "s3:ListBucketMultipartUploads"),
-    "WRITE": ("s3:PutObject",),
-    "READ_ACP": ("s3:GetBucketAcl",),
-    "WRITE_ACP": ("s3:PutBucketAcl",),
-    "FULL_CONTROL": (
-        "s3:ListBucket",
-        "s3:ListBucketVersions",
-        "s3:ListBucketMultipartUploads",
-        "s3:PutObject",
-        "s3:DeleteObject",
-        "s3:DeleteObjectVersion",
-        "s3:PutBucketAcl",
-    ),
-}
 
 
 class _Unknown:
@@ -132,16 +114,6 @@ async def _gather(api: Api) -> list[_Bucket]:
     return await api.each(ask, await api.items(LIST_BUCKETS))
 
 
-def _exposed(name: str, grants: Iterable[Row]) -> Row:
-    """What a bucket's ACL lets everybody do; null, if nothing.
-
-    Stock loads what its policy does, too, and then runs an analysis that takes that away, and sets what the ACL does.
-    """
-    granted = {grant["permission"] for grant in grants if grant["uri"] in EVERYBODY}
-    actions = dict.fromkeys(action for kind, allowed in ALLOWED.items() if kind in granted for action in allowed)
-    return {"Name": name, "anonymous_access": True if actions else None, "anonymous_actions": list(actions) or None}
-
-
 def _shape(buckets: list[_Bucket], place: Place) -> Shaped:
     def details(bucket: _Bucket) -> tuple[Any, ...]:
         return (bucket.listed["Name"], *(fetch_failed() if each is UNKNOWN else each for each in bucket.details))
@@ -152,14 +124,9 @@ def _shape(buckets: list[_Bucket], place: Place) -> Shaped:
         place.account.id,
         get_partition(place.region),
     )
-    grants: dict[str, list[Row]] = {
-        bucket.listed["Name"]: [] for bucket in buckets if bucket.details[_DETAILS.index(GET_ACL)] is not UNKNOWN
-    }
-    for grant in data["acls"]:
-        grants[grant["bucket"]].append(grant)
     return {
         S3BucketSchema: data["base_buckets"],
-        S3BucketPolicySchema: [_exposed(name, own) for name, own in grants.items()],
+        S3BucketPolicySchema: data["policy_buckets"],
         S3BucketEncryptionSchema: data["encryption_buckets"],
         S3BucketVersioningSchema: data["versioning_buckets"],
         S3BucketPublicAccessBlockSchema: data["public_access_block_buckets"],
@@ -212,5 +179,7 @@ MODULE = NativeModule(
         Cleanup(S3BucketToSNSTopicRel, of="AWSS3Bucket"),
     ),
     regional=False,
+    # of the buckets' exposure by their policies it leaves `_ont_public` alone, and sets the rest by their ACLs
+    analyses=("cartography.analysis.aws.s3.analysis:AWS_S3ACL_ANALYSIS",),
     marks=("AWSS3Bucket",),
 )

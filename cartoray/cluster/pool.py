@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.metrics import Counter, Gauge
 
 from cartoray.cluster.membership import Membership, State
 from cartoray.cluster.scaling import Bounds, Name, Scaled, Scaling
@@ -41,6 +42,11 @@ class Pool:
         self._runs: dict[Any, int] = {}  # reference of the run task → slot
         self._starts: dict[Any, int] = {}  # reference that is done when the actor is there → slot
         self._troubles: dict[int, str] = {}  # slot → what was told last
+        tags = ("pool",)  # what Ray exports of these begins with `ray_`
+        self._lag_gauge = Gauge("cartoray_pool_lag", "messages that are not done", tags)
+        self._target_gauge = Gauge("cartoray_pool_target", "members that there are to be", tags)
+        self._members_gauge = Gauge("cartoray_pool_members", "members by state", (*tags, "state"))
+        self._changes = Counter("cartoray_pool_changes", "of the number of members that there are to be", tags)
 
     def references(self) -> list[Any]:
         """Of what is waited for: a member that starts, or ends."""
@@ -49,7 +55,9 @@ class Pool:
     def scale(self, lag: int, partitions: int) -> Scaled | None:
         """Decides how many members there are to be, and tells those to finish that are too many."""
         change = self._scaling.decide(_now_ms(), lag, pending=self.membership.pending, partitions=partitions)
+        self._measure(lag)
         if change is not None:
+            self._changes.inc(tags={"pool": self.name})
             log.info(
                 *("pool_scaled pool=%s before=%d target=%d reason=%s", self.name),
                 *(change.before, change.target, change.reason),
@@ -57,6 +65,14 @@ class Pool:
             for slot in self.membership.resize(change.target):
                 self._handles[slot].drain.remote()
         return change
+
+    def _measure(self, lag: int) -> None:
+        pool: dict[str, str] = {"pool": self.name}
+        self._lag_gauge.set(lag, pool)
+        self._target_gauge.set(self._scaling.target, pool)
+        states = self.membership.states()
+        for state in State:
+            self._members_gauge.set(states.count(state), {**pool, "state": state.value})
 
     def reconcile(self) -> None:
         """Starts what is due. Does not block: an actor without a node stays pending, which is Ray's sign to add one."""

@@ -134,6 +134,8 @@ def fill_account(account: str, plan: Plan) -> None:
         iam.add_user_to_group(TEAMS[index % 2], name)
         iam.create_access_key(name)
     _add_access(iam, account, read.arn)
+    if account == plan.accounts[0]:  # moto gives all certificates the same id
+        iam.upload_server_certificate("front", "certificate", "key")
     for index in range(2 + plan.instances_per_region // 20):
         create_bucket(account, plan.regions[index % len(plan.regions)], f"data-{index}-{account}")
     _configure_bucket(account, plan.regions[1 % len(plan.regions)], f"data-1-{account}")
@@ -146,7 +148,6 @@ def _add_access(iam: Any, account: str, managed: str) -> None:
     iam.attach_user_policy(managed, "user-1")
     iam.enable_mfa_device("user-1", f"arn:aws:iam::{account}:mfa/user-1", "123456", "654321")
     iam.put_group_policy(TEAMS[0], "inline", _policy(["s3:ListAllMyBuckets"], "*"))
-    iam.upload_server_certificate("front", "certificate", "key")
     provider = iam.create_saml_provider("staff", "metadata")
     _create_role(iam, "staff", {"Federated": provider.arn})
     _create_role(iam, "operator", {"AWS": [user, f"arn:aws:iam::{FOREIGN_ACCOUNT}:root"]})

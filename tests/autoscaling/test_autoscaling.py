@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,14 @@ def nodes() -> int:
     return sum(node["Alive"] for node in ray.nodes()) - 1
 
 
+def metric(name: str) -> str:
+    """Lines of it, as Prometheus would scrape them from the head."""
+    head = next(node for node in ray.nodes() if node["Resources"].get("node:__internal_head__"))
+    url = f"http://{head['NodeManagerAddress']}:{head['MetricsExportPort']}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return "\n".join(line for line in answer.read().decode().splitlines() if line.startswith(name))
+
+
 class Driven:
     """A pool as the driver turns it, with a lag that the test says."""
 
@@ -141,6 +150,9 @@ def test_nodes_come_for_members_and_go_with_them(cluster: None, tmp_path: Path) 
     driven.until(lambda: states() == [State.RUNNING] * 4, lag=40, what="four members at work")
     assert nodes() == 2
     assert driven.changes == [(0, 4)]
+    driven.until(lambda: 'pool="intel"} 4.0' in metric("ray_cartoray_pool_target"), lag=40, what="a metric")
+    assert any('state="running"} 4.0' in line for line in metric("ray_cartoray_pool_members").splitlines())
+    assert "40.0" in metric("ray_cartoray_pool_lag")
 
     driven.until(lambda: State.RUNNING not in states() and State.DRAINING not in states(), lag=0, what="all gone")
     assert driven.changes == [(0, 4), (4, 0)]

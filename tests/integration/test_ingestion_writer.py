@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 
 import neo4j
 import pytest
 import pytz
 from cartography.client.core.tx import load, load_matchlinks
+from cartography.intel.aws.resourcegroupstaggingapi import _build_ingest_tag_query
 from ingestion_rows import (
     ACCOUNT,
     ASSUMES,
@@ -41,6 +44,7 @@ from ingestion_rows import (
 
 from cartoray import schemas
 from cartoray.errors import GraphRefused, GraphUnavailable
+from cartoray.queries import Query
 from cartoray.settings import Neo4jSettings, Settings
 from ingestion.derivations import derivation
 from ingestion.statements import cleanups, statements
@@ -480,3 +484,32 @@ def test_a_refusal_names_the_setting(stack_settings: Settings, change: dict[str,
     with pytest.raises(GraphRefused, match=named):
         writer.check()
     writer.close()
+
+
+def test_writers_that_merge_the_same_nodes_by_queries_of_cartographys_make_each_once(
+    stack_settings: Settings, graph: neo4j.Driver
+) -> None:
+    """Without a constraint, two that do not see each other's nodes yet both make them."""
+    text = _build_ingest_tag_query("ec2:vpc")
+    tags = [{"Key": "team", "Value": str(number)} for number in range(40)]
+    run(graph, "UNWIND range(0, 3) AS n CREATE (:AWSAccount {id: toString(n)})-[:RESOURCE]->(:AWSVpc {id: 'vpc'})")
+    together = threading.Barrier(4)
+
+    def merge(number: int) -> None:
+        parameters = {"TagData": [{"resource_id": "vpc", "Tags": tags}], "UpdateTag": 1, "Region": "us-east-1"}
+        query = Query(text, {**parameters, "Account": str(number)})
+        writer = Writer(stack_settings.neo4j, f"test-{number}")
+        together.wait(30)
+        for attempt in range(20):
+            try:
+                writer.query(query)
+                break
+            except WriteFailed as error:  # one that waits for another in a circle is tried again, as in a member
+                assert attempt < 19, error
+                time.sleep(0.1)
+        writer.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(merge, range(4)))
+    assert run(graph, "MATCH (t:AWSTag) RETURN count(t)") == [[40]]
+    assert run(graph, "MATCH (:AWSVpc)-[r:TAGGED]->() RETURN count(r)") == [[160]]

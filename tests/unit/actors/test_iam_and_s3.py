@@ -8,13 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from cartography.analysis.aws.s3.analysis import AWS_S3ACL_ANALYSIS
-from cartography.graph.analysis import AddValuesToSet
 from cartography.models.aws.iam.managed_policy import AWSManagedPolicySchema
 from cartography.models.aws.iam.policy_statement import AWSPolicyStatementSchema
 from cartography.models.aws.iam.principal_service_access import AWSPrincipalServiceAccessSchema
 from cartography.models.aws.iam.root_principal import AWSRootPrincipalSchema
-from cartography.models.aws.s3.bucket import S3BucketPolicySchema, S3BucketSchema, S3BucketVersioningSchema
+from cartography.models.aws.s3.bucket import S3BucketSchema, S3BucketVersioningSchema
 
 from actors.aws import iam, s3
 from actors.calls import Calls
@@ -194,16 +192,3 @@ def test_a_region_that_the_listing_does_not_tell_is_asked_for() -> None:
     rows, missing = shaped(s3.MODULE, buckets(list_buckets=lambda **_: listed, head_bucket=head))
     assert [row["Region"] for row in rows[S3BucketSchema]] == [None, "eu-west-3"]
     assert missing == ["why"]
-
-
-def test_who_may_read_everybody_may_what_stocks_analysis_says() -> None:
-    for kind, statement in zip(s3.ALLOWED, AWS_S3ACL_ANALYSIS.statements, strict=True):
-        assert f"acl.permission = '{kind}'" in statement.match
-        assert all(uri in statement.match for uri in s3.EVERYBODY)
-        (added,) = (effect for effect in statement.effects if isinstance(effect, AddValuesToSet))
-        assert s3.ALLOWED[kind] == tuple(added.values)
-
-
-def test_an_acl_that_is_denied_says_nothing_about_exposure() -> None:
-    rows, _ = shaped(s3.MODULE, buckets(get_bucket_acl=lambda **_: RegionDenied("why")))
-    assert rows[S3BucketPolicySchema] == []

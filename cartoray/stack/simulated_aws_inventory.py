@@ -134,7 +134,7 @@ def fill_account(account: str, plan: Plan) -> None:
         iam.add_user_to_group(TEAMS[index % 2], name)
         iam.create_access_key(name)
     _add_access(iam, account, read.arn)
-    if account == plan.accounts[0]:  # moto gives all certificates the same id
+    if account == plan.accounts[-1]:  # moto gives all certificates the same id
         iam.upload_server_certificate("front", "certificate", "key")
     for index in range(2 + plan.instances_per_region // 20):
         create_bucket(account, plan.regions[index % len(plan.regions)], f"data-{index}-{account}")

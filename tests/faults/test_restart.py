@@ -17,7 +17,7 @@ import neo4j
 import psutil
 import pytest
 from parity.graph import Graph, compare, scope_of, snapshot
-from support.commands import Done, Workers, alive, cartoray, environment, serving, wait_for
+from support.commands import EC2, Done, Workers, alive, cartoray, environment, serving, wait_for
 from support.databases import empty, open_graph, run, wipe
 
 from actors.modules import modules
@@ -31,7 +31,8 @@ from cartoray.topics import topics
 
 pytestmark = [pytest.mark.stack, pytest.mark.ray]
 
-SCOPE = scope_of(modules().values())
+MODULES = ("account", *EC2.split(","))
+SCOPE = scope_of([modules()[name] for name in MODULES])
 HELD_REGION = "eu-west-1"
 # What the run must delete, so that a cleanup that is lost or early shows.
 _STALE = """
@@ -110,7 +111,7 @@ class Scenario(Crew):
 
     def wait_until_only_held_jobs_are_open(self, accounts: Sequence[str]) -> None:
         """Mid-run: the other accounts' jobs have landed, these accounts' jobs have begun and cannot end."""
-        held = len(accounts) * (len(modules()) - 1)  # all but `account`, which asks no region
+        held = len(accounts) * (len(MODULES) - 1)  # all but `account`, which asks no region
 
         def reached() -> bool:
             assert not self.done.done(), self.done.result()
@@ -152,7 +153,7 @@ class Scenario(Crew):
         """The graph, after the sync has ended by itself and well."""
         result = self.done.result().expect(0).result
         assert result["state"] == "complete"
-        assert result["jobs"]["landed"] == result["jobs"]["total"] == len(self.aws.accounts) * len(modules())
+        assert result["jobs"]["landed"] == result["jobs"]["total"] == len(self.aws.accounts) * len(MODULES)
         with self.graph.session() as session:
             return snapshot(session, SCOPE, result["update_tag"])
 
@@ -178,7 +179,7 @@ def crew(
 @contextlib.contextmanager
 def scenario(crew: Crew, held: Sequence[str] = ()) -> Iterator[Scenario]:
     regions = [word for region in crew.aws.regions for word in ("--region", region)]
-    command = ("sync", "--organization", "--scope", "native", *regions, "--json")
+    command = ("sync", "--organization", "--scope", EC2, *regions, "--json")
     before = frozenset(run_of(event) for event in _events(crew.settings))
     wipe(crew.graph)
     assert run(crew.graph, _STALE, accounts=list(crew.aws.accounts))

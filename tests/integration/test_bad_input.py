@@ -9,7 +9,7 @@ from typing import Any
 
 import neo4j
 import pytest
-from support.commands import Done, cartoray, environment, one_line_error, serving
+from support.commands import EC2, Done, cartoray, environment, one_line_error, serving
 from support.databases import empty, open_graph, run
 
 from cartoray.cli.runs import read_runs
@@ -136,15 +136,15 @@ def denied(
     with open_graph(stack_settings.neo4j) as driver:
         empty(driver)
         with serving(variables, folder):
-            everything = ("sync", "--organization", "--scope", "native", "--json")
+            everything = ("sync", "--organization", "--scope", EC2, "--json")
             cartoray(*everything, environment=variables, folder=folder).expect(0)
             assert run(driver, _OF_NOBODY, account=NOBODY)
             changes = simulated_aws.mutate(seed=700_001)
             simulated_aws.faults(deny=[denial])
             try:
-                done = cartoray(
-                    "sync", "--scope", "native", *asked, "--json", environment=variables, folder=folder
-                ).expect(3)
+                done = cartoray("sync", "--scope", EC2, *asked, "--json", environment=variables, folder=folder).expect(
+                    3
+                )
             finally:
                 simulated_aws.faults(deny=[])
         yield Seen(done, changes, accounts, _nodes(driver))

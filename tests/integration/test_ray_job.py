@@ -15,7 +15,7 @@ import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util.state import list_actors
 from ray.util.state.common import ActorState
-from support.commands import cartoray, environment, wait_for
+from support.commands import EC2, cartoray, environment, wait_for
 
 from cartoray.settings import Settings
 from cartoray.stack import ports
@@ -93,7 +93,7 @@ def test_a_submitted_driver_joins_the_cluster_serves_and_drains_when_it_is_stopp
         job = submitted(client, "cartoray serve --intel-actors 2 --ingestion-actors 2")
         wait_for(lambda: "Serving: 2 intel and 2 ingestion actors" in client.get_job_logs(job), "the driver to serve")
         done = cartoray(
-            "sync", "--organization", "--scope", "native", "--json", environment=variables, folder=tmp_path
+            "sync", "--organization", "--scope", EC2, "--json", environment=variables, folder=tmp_path
         ).expect(0)
         assert done.result["jobs"]["landed"] == 21
         assert client.get_job_status(job) == JobStatus.RUNNING

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from support.commands import Done, cartoray, environment, serving
+from support.commands import EC2, Done, cartoray, environment, serving
 from support.databases import empty, open_graph
 
 from cartoray.cluster.coordinator import read_event
@@ -19,12 +19,15 @@ from cartoray.stack.simulated_aws import SimulatedAws
 pytestmark = [pytest.mark.stack, pytest.mark.ray, pytest.mark.timeout(300)]
 
 REGIONS = ("us-east-1", "eu-west-1")
-SCOPE = "native,iam,iaminstanceprofiles,kms,secretsmanager,ssm,analysis"
+SCOPE = f"{EC2},iam,iaminstanceprofiles,kms,secretsmanager,ssm,analysis"
 
 
 @dataclass(frozen=True)
 class Played:
-    """A sync of everything in the scope; and a second, in which KMS is refused in one region and IAM altogether."""
+    """A sync of everything in the scope; and a second by Cartography's own code alone, in which KMS is refused in one
+
+    region and IAM altogether.
+    """
 
     accounts: tuple[str, ...]
     first: Done
@@ -71,7 +74,7 @@ def played(
         ]
         simulated_aws.faults(deny=denied)
         try:
-            second = cartoray(*command, environment=variables, folder=folder)
+            second = cartoray(*command, "--wrapped", environment=variables, folder=folder)
         finally:
             simulated_aws.faults(deny=[])
         events = [read_event(message) for message in read_all(kafka, "wrapped-jobs.run_events")]

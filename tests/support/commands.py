@@ -21,6 +21,7 @@ from cartoray.settings import Settings
 from cartoray.stack.simulated_aws import SimulatedAws
 
 TIMEOUT_S = 240  # no test waits so long for a healthy cartoray
+EC2 = "ec2:instance,ec2:vpc,ec2:subnet,ec2:security_group,ec2:network_interface,ec2:volumes"  # a scope
 _COMMAND = (sys.executable, "-m", "cartoray.cli.main")
 
 

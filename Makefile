@@ -6,7 +6,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-whole test-providers test-judge test-autoscaling bench bench-ingestion bench-backlog bench-comparing lint unit lock clean
+.PHONY: help demo test test-whole test-providers test-judge test-autoscaling bench bench-wrapped bench-ingestion bench-backlog bench-comparing lint unit lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -55,7 +55,10 @@ test-judge: .judge/.had  ## Cartography's own integration tests, against stock a
 test-autoscaling: .venv/.built  ## Ray adds nodes for the pools and removes them: ends every Ray of this machine
 	$(BIN)/pytest tests/autoscaling
 
-bench: .venv/.built  ## a first sync of 10 accounts, against stock Cartography: minutes
+bench: .venv/.built  ## whole syncs of many accounts, against stock Cartography: an hour
+	$(BIN)/python -W ignore -m bench.whole --chart docs/whole-syncs.svg
+
+bench-wrapped: .venv/.built  ## the same modules wrapped and native, against stock: minutes
 	$(BIN)/python -W ignore -m bench.wrapped
 
 bench-ingestion: .venv/.built  ## rows a second into Neo4j, against stock Cartography: an hour

@@ -1,4 +1,4 @@
-"""Stock Cartography against cartoray, over the same accounts of a simulated AWS: `make bench`.
+"""Stock Cartography against cartoray, over the same accounts of a simulated AWS: `make bench-wrapped`.
 
 Each side has a Kafka, a Neo4j and a simulated AWS of its own, made for it and empty, one side after the other in one
 run. What is timed: the `cartography` command from its start to its end; and `cartoray sync` from its start until the

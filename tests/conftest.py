@@ -32,6 +32,7 @@ from cartoray.stack.servers import EmbeddedStack  # noqa: E402
 from cartoray.stack.simulated_aws import SimulatedAws, start_simulated_aws  # noqa: E402
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With two processes (`-n 2 --dist loadgroup`), one has all tests that share Kafka and Neo4j: these start once."""
     for item in items:

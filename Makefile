@@ -32,7 +32,7 @@ lint: .venv/.built
 	$(BIN)/lint-imports
 
 unit: .venv/.built
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2
 
 test-whole: .venv/.built  ## all AWS modules, as a command and as jobs, against stock: minutes, not part of `make test`
 	$(BIN)/pytest tests/whole -s

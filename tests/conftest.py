@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+ROOT = Path(__file__).parents[1]
 
 # before anything imports ray
 os.environ.update(
@@ -32,12 +38,22 @@ from cartoray.stack.servers import EmbeddedStack  # noqa: E402
 from cartoray.stack.simulated_aws import SimulatedAws, start_simulated_aws  # noqa: E402
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With two processes (`-n 2 --dist loadgroup`), one has all tests that share Kafka and Neo4j: these start once."""
-    for item in items:
-        shares = {"stack_settings", "stock_neo4j"} & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("stack" if shares else item.nodeid.partition("::")[0]))
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """A file at a time; all files that share Kafka and Neo4j to one process, so that these start once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "real parts" if _shares(path) else path
+
+
+@lru_cache
+def _shares(path: str) -> bool:
+    return re.search(r"\b(stack_settings|stock_neo4j|graph: neo4j)\b", (ROOT / path).read_text()) is not None
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Scheduling:
+    """With `-n 2`: xdist's own groups have no effect under pytest 9.2."""
+    return _Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

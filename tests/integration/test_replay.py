@@ -88,8 +88,9 @@ class Caller:
         for bucket in s3.list_buckets()["Buckets"]:
             name = bucket["Name"]
             answers += [s3.get_bucket_acl(Bucket=name), s3.get_bucket_tagging(Bucket=name), s3.head_bucket(Bucket=name)]
-            with pytest.raises(ClientError, match="NoSuchBucketPolicy"):
-                s3.get_bucket_policy(Bucket=name)
+            if name.startswith("data-0"):
+                with pytest.raises(ClientError, match="NoSuchBucketPolicy"):
+                    s3.get_bucket_policy(Bucket=name)
         answers += [iam.list_access_keys(UserName=user["UserName"]) for user in answers[0]["Users"]]
         (balancer, *_) = answers[7]["LoadBalancers"]
         elb = self.client("elbv2")

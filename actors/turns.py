@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -37,6 +37,11 @@ class Turns(Generic[K]):
         self._others: _Lines[K] = OrderedDict()
         self._running: dict[K, str] = {}  # → account
         self._of_account: Counter[str] = Counter()
+
+    @property
+    def running(self) -> Collection[K]:
+        """Jobs that have a slot."""
+        return self._running.keys()
 
     def add(self, key: K, *, run: str, account: str, urgent: bool) -> None:
         lines = self._urgent if urgent else self._others

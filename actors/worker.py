@@ -196,16 +196,13 @@ class Worker:
             self._collect()
             if self._broken is not None:
                 raise self._broken
-            if self._draining and (not self._is_busy() or time.monotonic() > deadline_s):
+            if self._draining and (not self._turns.running or time.monotonic() > deadline_s):
                 return
             self._start()
             self._hold_back()
             message = self._consumer.poll(_POLL_BUSY_S if self._claims else _POLL_IDLE_S)
             if message is not None and not self._draining and message.partition in self._partitions:
                 self._take(message)
-
-    def _is_busy(self) -> bool:
-        return any(claim.future.running() for claim in list(self._claims.values()))
 
     def _hold_back(self) -> None:
         """Takes no more while it has many, and goes on with half of them."""
@@ -287,7 +284,7 @@ class Worker:
 
     def _collect(self) -> None:
         """Jobs that have ended: step 5. Does not raise, since librdkafka would lose an error of `_on_revoked`."""
-        ended = [place for place, claim in self._claims.items() if claim.future.done()]
+        ended = [place for place in self._turns.running if self._claims[place].future.done()]
         for claim in filter(None, map(self._forget, ended)):
             error = CancelledError() if claim.future.cancelled() else claim.future.exception()
             if error is None:

@@ -15,11 +15,10 @@ import json
 import os
 import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ import typer
 from bench.chart import Bar, save
 from bench.replay.recorder import record
 from bench.replay.running import RunningReplay, start_replay
-from bench.wrapped import CARTORAY, empty, run_command, stock_command
+from bench.wrapped import empty, run_command, stock_command, workers
 from cartoray.settings import StackSettings
 from cartoray.stack.simulated_aws import start_simulated_aws
 from cartoray.stack.state import StateFolder
@@ -62,7 +61,8 @@ class Sync:
     def __str__(self) -> str:
         per_account = f"{self.each_s:.2f} s an account"
         per_call = f"{1000 * self.cpu_s / max(1, self.calls):.1f} ms of CPU a call"
-        return f"{self.accounts} accounts, {self.seconds:.1f} s, {per_account}, {self.calls:,} calls, {per_call}"
+        calls = f"{self.calls:,} calls" + (f", {self.throttled:,} of them throttled" if self.throttled else "")
+        return f"{self.accounts} accounts, {self.seconds:.1f} s, {per_account}, {calls}, {per_call}"
 
 
 class Bench:
@@ -76,39 +76,14 @@ class Bench:
         servers = StateFolder(folder / StackSettings().state_dir).read().servers.values()
         self.servers = [psutil.Process(each.pid) for each in servers if each.pid is not None]
 
-    def stock(self, environment: dict[str, str], role: str, accounts: Sequence[str]) -> float:
-        """Seconds."""
-        began_s = time.monotonic()
+    def stock(self, environment: dict[str, str], role: str, accounts: Sequence[str]) -> None:
         stock_command(self.folder, environment, self.neo4j, accounts, role, self.modules, self.regions)
-        return time.monotonic() - began_s
 
-    def cartoray(self, environment: dict[str, str], accounts: Sequence[str]) -> float:
-        """Seconds."""
+    def cartoray(self, environment: dict[str, str], accounts: Sequence[str]) -> None:
         listed = self.folder / "accounts.txt"
         listed.write_text("\n".join(accounts))
-        began_s = time.monotonic()
         command = ["sync", "--accounts-file", str(listed), "--scope", self.modules, "--region", self.regions, "--json"]
         run_command(self.folder, *command, environment=environment)
-        return time.monotonic() - began_s
-
-    @contextmanager
-    def workers(self, environment: dict[str, str]) -> Iterator[psutil.Process]:
-        """Of cartoray, that are up."""
-        log = self.folder / "serve.log"
-        with log.open("wb") as output:
-            child = psutil.Popen(
-                [*CARTORAY, "serve"], cwd=self.folder, stdout=output, stderr=output, env={**os.environ, **environment}
-            )
-        try:
-            while b"Serving:" not in log.read_bytes():
-                if child.poll() is not None:
-                    sys.exit(f"the workers ended: {log.read_text(errors='replace')[-2_000:]}")
-                time.sleep(0.2)
-            time.sleep(8)  # until they have joined their groups, and loaded what they load
-            yield child
-        finally:
-            child.send_signal(signal.SIGTERM)
-            child.wait(60)
 
 
 def bench(
@@ -151,7 +126,7 @@ def _record(made: Bench, size: int) -> list[Path]:
             with record(aws.endpoint_url, account, path) as url:
                 environment = _environment(aws.environment() | {"AWS_ENDPOINT_URL": url}, aws.role_name)
                 made.stock(environment, aws.role_name, [account])
-                with made.workers(environment):
+                with workers(made.folder, environment):
                     made.cartoray(environment, [account])
     return paths
 
@@ -161,16 +136,33 @@ def _environment(aws: dict[str, str], role: str) -> dict[str, str]:
 
 
 def _stock(made: Bench, replay: RunningReplay, count: int) -> list[Sync]:
-    """One account first, which plans and makes indexes, then others, then one more, then all with changes."""
     environment = _environment(replay.environment(), replay.role_name)
-    names = _accounts(count + 2)
 
-    def sync(some: Sequence[str]) -> Sync:
-        with _measured(made, replay, None, len(some)) as found:
-            made.stock(environment, replay.role_name, some)
+    def sync(accounts: Sequence[str]) -> Sync:
+        with _measured(made, replay, None, len(accounts)) as found:
+            made.stock(environment, replay.role_name, accounts)
         print(f"stock: {found[0]}", flush=True)
         return found[0]
 
+    return _series(sync, replay, count)
+
+
+def _cartoray(made: Bench, replay: RunningReplay, count: int) -> list[Sync]:
+    environment = _environment(replay.environment(), replay.role_name)
+    with workers(made.folder, environment) as serving:
+
+        def sync(accounts: Sequence[str]) -> Sync:
+            with _measured(made, replay, serving, len(accounts)) as found:
+                made.cartoray(environment, accounts)
+            print(f"cartoray: {found[0]}; {_memory_mb(serving):.0f} MB of workers", flush=True)
+            return found[0]
+
+        return _series(sync, replay, count)
+
+
+def _series(sync: Callable[[Sequence[str]], Sync], replay: RunningReplay, count: int) -> list[Sync]:
+    """One account first, for which statements are planned and indexes made; then others, one more, all with changes."""
+    names = [str(_FIRST + number) for number in range(1, count + 3)]
     syncs = [sync(names[:1]), sync(names[1 : count + 1]), sync(names[count + 1 :])]
     replay.stage(1)
     syncs.append(sync(names[1 : count + 1]))
@@ -178,57 +170,35 @@ def _stock(made: Bench, replay: RunningReplay, count: int) -> list[Sync]:
     return syncs
 
 
-def _cartoray(made: Bench, replay: RunningReplay, count: int) -> list[Sync]:
-    """The same, with more accounts."""
-    environment = _environment(replay.environment(), replay.role_name)
-    names = _accounts(count + 2)
-    with made.workers(environment) as workers:
-
-        def sync(some: Sequence[str]) -> Sync:
-            with _measured(made, replay, workers, len(some)) as found:
-                made.cartoray(environment, some)
-            print(f"cartoray: {found[0]}; {_memory_mb(workers):.0f} MB of workers", flush=True)
-            return found[0]
-
-        syncs = [sync(names[:1]), sync(names[1 : count + 1]), sync(names[count + 1 :])]
-        replay.stage(1)
-        syncs.append(sync(names[1 : count + 1]))
-        replay.stage(0)
-    return syncs
-
-
-def _accounts(count: int) -> list[str]:
-    return [str(_FIRST + number) for number in range(1, count + 1)]
-
-
 @contextmanager
 def _measured(
-    made: Bench, replay: RunningReplay, workers: psutil.Process | None, accounts: int
+    made: Bench, replay: RunningReplay, serving: psutil.Process | None, accounts: int
 ) -> Iterator[list[Sync]]:
     """The sync that the block made, when it has ended."""
+
+    def cpu_s() -> float:  # anew each time: members come
+        return _cpu_s([*made.servers, *([serving, *serving.children(recursive=True)] if serving else [])])
+
     found: list[Sync] = []
     replay.forget()
-    processes = [*made.servers, *([workers, *workers.children(recursive=True)] if workers else [])]
-    before_s, began_s = _cpu_s(processes), time.monotonic()
+    before_s, began_s = cpu_s(), time.monotonic()
     yield found
     seconds = time.monotonic() - began_s
-    if workers:  # some came meanwhile
-        processes = [*made.servers, workers, *workers.children(recursive=True)]
     stats = replay.stats()
     if stats["not_recorded"]:
         sys.exit(f"calls that were not recorded: {stats['not_recorded']}, {stats['not_recorded_keys'][:3]}")
     calls, throttled = sum(stats["calls"].values()), sum(stats["throttled"].values())
-    found.append(Sync(accounts, seconds, _cpu_s(processes) - before_s, calls, throttled))
+    found.append(Sync(accounts, seconds, cpu_s() - before_s, calls, throttled))
 
 
 def _cpu_s(processes: Sequence[psutil.Process]) -> float:
-    """Of these, and of the commands that have ended."""
+    """Of these, of their children that have ended, such as members, and of the commands that have."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return ended.ru_utime + ended.ru_stime + sum(sum(process.cpu_times()[:2]) for process in processes)
+    return ended.ru_utime + ended.ru_stime + sum(sum(process.cpu_times()[:4]) for process in processes)
 
 
-def _memory_mb(workers: psutil.Process) -> float:
-    return sum(process.memory_info().rss for process in workers.children(recursive=True)) / 1e6
+def _memory_mb(serving: psutil.Process) -> float:
+    return sum(process.memory_info().rss for process in serving.children(recursive=True)) / 1e6
 
 
 _WORKS = ("first account, empty graph", "first sync", "one more account", "second sync, changes")

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import neo4j
+import psutil
 import typer
 
 MODULES = (
@@ -83,7 +84,7 @@ def _time(side: str, accounts: int, latency_ms: int, modules: str) -> Result:
             if side == "stock":
                 times += [_stock(folder, settings, modules) for _ in range(2)]
             else:
-                with _workers(folder):
+                with workers(folder):
                     times += [_sync(folder, modules, wrapped=side == "wrapped") for _ in range(2)]
             graph = json.loads(run_command(folder, "graph", "--json"))
             empty(settings["neo4j"])
@@ -126,17 +127,19 @@ def _sync(folder: Path, modules: str, *, wrapped: bool) -> float:
 
 
 @contextmanager
-def _workers(folder: Path) -> Iterator[None]:
+def workers(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[psutil.Process]:
+    """Of cartoray, that are up; `environment` is added to that of this process."""
     log = folder / "serve.log"
+    variables = {**os.environ, **(environment or {})}
     with log.open("wb") as output:
-        child = subprocess.Popen([*CARTORAY, "serve"], cwd=folder, stdout=output, stderr=output)
+        child = psutil.Popen([*CARTORAY, "serve"], cwd=folder, stdout=output, stderr=output, env=variables)
     try:
         while b"Serving:" not in log.read_bytes():
             if child.poll() is not None:
                 sys.exit(f"the workers ended: {log.read_text(errors='replace')[-2_000:]}")
             time.sleep(0.2)
-        time.sleep(5)  # until they have joined their groups, and loaded what they load
-        yield
+        time.sleep(8)  # until they have joined their groups, and loaded what they load
+        yield child
     finally:
         child.send_signal(signal.SIGTERM)
         child.wait(60)

@@ -153,11 +153,14 @@ class StepLanded(Frozen):
     reason: str = ""
 
 
+PoolName = Literal["intel", "ingestion"]
+
+
 class PoolScaled(Frozen):
     """A pool is to have another number of members from now on. Of no run: all that are open have use of it."""
 
     kind: Literal["pool_scaled"] = "pool_scaled"
-    pool: Literal["intel", "ingestion"]
+    pool: PoolName
     before: int
     target: int
     reason: str

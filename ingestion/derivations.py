@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from cartography.graph.cleanupbuilder import build_cleanup_query_for_matchlink
 from cartography.graph.querybuilder import build_matchlink_query
 
 from cartoray import schemas
 from cartoray.errors import UnreadableMessage
-from ingestion.statements import Index, around_rows, bound, guarded, index, never_back
+from ingestion.statements import Index, around_rows, cleanups, index, never_back
 
 # Path of the matchlink → what stock's `sync_…` reads: the fields of its rows, of the account $_sub_resource_id.
 _READS = {
@@ -47,8 +46,9 @@ def derivation(path: str) -> Derivation:
     schema = schemas.matchlink_schema(path)
     stock = build_matchlink_query(schema)
     before, body = around_rows(stock, path)
+    (cleanup,) = cleanups(path).queries
     return Derivation(
         link=never_back(f"{before}{_READS[path]}{body}".strip()).rstrip(";"),
-        cleanup=guarded(bound(build_cleanup_query_for_matchlink(schema))),
+        cleanup=cleanup,
         indexes=tuple(index(query) for query in schemas.index_queries(path)),
     )

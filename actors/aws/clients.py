@@ -281,21 +281,21 @@ class _Caller:
     def call(self, method: Callable[..., dict[str, Any]], **parameters: Any) -> dict[str, Any]:
         """The answer. Repeats what is worth it, with back-off, as often as the settings say."""
         attempts_max = self.cloud.settings.attempts_max
+        limited = self.region or self.cloud.default_region, self.operation.service
         attempt = 0
         renewed = False
         while True:
             self.check()
             credentials = self._credentials()
-            bucket = (self.account, self.region or self.cloud.default_region, self.operation.service)
-            if bucket[0] is not None:
-                self.cloud.admit(bucket[0], *bucket[1:], self.check)
+            if self.account is not None:
+                self.cloud.admit(self.account, *limited, self.check)
             began_s = time.monotonic()
             with self.cloud.room:
                 failure = self._attempt(method, parameters, credentials)
             if not isinstance(failure, _Failure):
                 return failure
-            if failure.kind is Kind.THROTTLED and bucket[0] is not None:
-                self.cloud.throttled(bucket[0], *bucket[1:], began_s)
+            if failure.kind is Kind.THROTTLED and self.account is not None:
+                self.cloud.throttled(self.account, *limited, began_s)
             if failure.code in self.operation.absent:
                 raise Absent
             attempt += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cartoray.stack.simulated_aws_faults import TokenBucket
 from cartoray.stack.simulated_aws_protocol import READS, Call
 
 
@@ -40,25 +41,6 @@ LIMITS = {
     "s3": Limit(200, 100),
     "": Limit(40, 10),  # of any other service
 }
-
-
-@dataclass(slots=True)
-class TokenBucket:
-    """Each call takes a token; tokens come back at a steady rate, up to the capacity."""
-
-    capacity: float
-    refill_per_s: float
-    tokens: float
-    updated_s: float
-
-    def take(self, now_s: float) -> bool:
-        """Whether there was a token; it is gone then."""
-        self.tokens = min(self.capacity, self.tokens + (now_s - self.updated_s) * self.refill_per_s)
-        self.updated_s = now_s
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
 
 
 class Limits:

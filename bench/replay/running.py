@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cartoray.stack.loopback_server import ask, started
 from cartoray.stack.simulated_aws_protocol import ROLE_NAME
 
 
@@ -46,12 +44,8 @@ class RunningReplay:
         """Starts the counts anew, with full buckets."""
         self._ask("POST", "forget", {})
 
-    def _ask(self, method: str, name: str, body: object = None) -> dict[str, Any]:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.endpoint_url}/_replay/{name}", data, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            found: dict[str, Any] = json.load(answer)
-        return found
+    def _ask(self, method: str, name: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+        return ask(f"{self.endpoint_url}/_replay/{name}", method, body)
 
 
 @contextmanager
@@ -65,22 +59,11 @@ def start_replay(
 ) -> Iterator[RunningReplay]:
     """Runs a server as a process of its own, and stops it on leaving. The options are those of its command line.
 
-    Raises RuntimeError if it ends instead of answering; what it printed is on the standard error.
+    Raises RuntimeError if it does not answer; what it printed is on the standard error.
     """
     command = [sys.executable, "-m", "bench.replay.server", "--port", str(port), "--latency-ms", str(latency_ms)]
     command += ["--organization", str(organization), "--limit-scale", str(limit_scale)]
     for path in recordings:
         command += ["--recording", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                raise RuntimeError(f"the replay server ended with {process.wait()}: see its standard error")
-            yield RunningReplay(json.loads(line)["endpoint_url"], process.pid)
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    with started(command, "the replay server") as (endpoint_url, pid):
+        yield RunningReplay(endpoint_url, pid)

@@ -30,8 +30,7 @@ from bench.replay.limits import Limits
 from bench.replay.recording import Recording, load
 from bench.replay.requests import ENDPOINT, Recognizer, Request
 from cartoray.stack.simulated_aws import account_ids
-from cartoray.stack.simulated_aws_protocol import Answer, Call, Problem, error
-from cartoray.stack.simulated_aws_protocol import _shaped as error_answer  # the protocol's error with a code of ours
+from cartoray.stack.simulated_aws_protocol import Answer, Call, Problem, error, shaped
 
 _LOOPBACK = "127.0.0.1"
 _KEYS_SHOWN = 20
@@ -105,7 +104,7 @@ class Replay:
         text = key.decode("utf-8", "replace")
         if len(self._missing_keys) < _KEYS_SHOWN and text not in self._missing_keys:
             self._missing_keys.append(text)
-        return _bytes(error_answer(call.protocol, 400, "NotRecorded", f"No answer was recorded to {text}"))
+        return _bytes(shaped(call.protocol, 400, "NotRecorded", f"No answer was recorded to {text}"))
 
     def _administer(self, request: Request) -> bytes:
         match request.method, request.path:

@@ -37,7 +37,7 @@ from cartoray.cluster.scaling import Bounds
 from cartoray.errors import CartorayError, StackError
 from cartoray.events import PoolScaled, key_of
 from cartoray.kafka import Admin, Publisher
-from cartoray.settings import Settings
+from cartoray.settings import IngestionSettings, IntelSettings, Settings
 from cartoray.topics import topics
 from ingestion.ingestion_actor import IngestionActor
 from ingestion.writer import check_graph
@@ -48,22 +48,11 @@ _ASK_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
-class Actors:
-    """How many there are of a pool."""
-
-    least: int
-    most: int
-
-    def __str__(self) -> str:
-        return f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
-
-
-@dataclass(frozen=True)
 class Serving:
     """What a driver that is ready tells its user."""
 
-    intel_actors: Actors
-    ingestion_actors: Actors
+    intel_actors: Bounds
+    ingestion_actors: Bounds
     ray_address: str
     dashboard_url: str
 
@@ -118,30 +107,27 @@ class Driver:
         names = topics(settings.kafka)
         Admin(settings.kafka).ensure(names)
         check_graph(settings.neo4j)
-        intel, ingestion = settings.intel, settings.ingestion
-        sizes = Actors(intel.actors_min, intel.actors_max), Actors(ingestion.actors_min, ingestion.actors_max)
-        with _ray(sum(size.most for size in sizes), dashboard=self._dashboard) as (address, dashboard_url):
-            bounds = (
-                self._bounds(sizes[0], intel.jobs_per_member),
-                self._bounds(sizes[1], ingestion.messages_per_member),
-            )
+        intel = self._bounds(settings.intel, settings.intel.jobs_per_member)
+        ingestion = self._bounds(settings.ingestion, settings.ingestion.messages_per_member)
+        members_max = intel.members_max + ingestion.members_max
+        with _ray(members_max, dashboard=self._dashboard) as (address, dashboard_url):
             pools = (
-                Pool("intel", IntelActor, bounds[0], self._directory),
-                Pool("ingestion", IngestionActor, bounds[1], self._directory),
+                Pool("intel", IntelActor, intel, self._directory),
+                Pool("ingestion", IngestionActor, ingestion, self._directory),
             )
             publishing = contextlib.closing(Publisher(settings.kafka, "driver"))
             with self._coordinator(stop), Lags(settings.kafka) as lags, publishing as publisher:
-                ready(Serving(*sizes, address, dashboard_url))
+                ready(Serving(intel, ingestion, address, dashboard_url))
                 try:
                     self._supervise(pools, lags, publisher, stop)
                 finally:
                     self._drain(pools)
 
-    def _bounds(self, size: Actors, lag_per_member: int) -> Bounds:
+    def _bounds(self, pool: IntelSettings | IngestionSettings, lag_per_member: int) -> Bounds:
         scaling = self._settings.scaling
         return Bounds(
-            members_min=min(size.least, size.most),
-            members_max=size.most,
+            members_min=min(pool.actors_min, pool.actors_max),
+            members_max=pool.actors_max,
             lag_per_member=lag_per_member,
             up_after_ms=int(scaling.up_after_s * 1000),
             down_after_ms=int(scaling.down_after_s * 1000),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from cartoray.cluster.scaling import Name
 from cartoray.errors import CartorayError
+from cartoray.events import PoolName
 from cartoray.kafka import GroupLag
 from cartoray.settings import KafkaSettings
 from cartoray.topics import group, topics
@@ -33,7 +33,7 @@ class Lags:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._measured: dict[Name, Lag] = {}
+        self._measured: dict[PoolName, Lag] = {}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._measure, name="lags", daemon=True)
 
@@ -45,13 +45,13 @@ class Lags:
         self._closed.set()
         self._thread.join(_CLOSE_S)
 
-    def take(self, pool: Name) -> Lag | None:
+    def take(self, pool: PoolName) -> Lag | None:
         """What was measured last, if it was not taken before."""
         return self._measured.pop(pool, None)
 
     def _measure(self) -> None:
         names = topics(self._settings)
-        measures: dict[Name, GroupLag] = {
+        measures: dict[PoolName, GroupLag] = {
             "intel": GroupLag(self._settings, names.jobs.name, group(self._settings, "intel")),
             "ingestion": GroupLag(self._settings, names.data.name, group(self._settings, "ingestion")),
         }

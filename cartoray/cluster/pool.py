@@ -13,8 +13,9 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.metrics import Counter, Gauge
 
 from cartoray.cluster.membership import Membership, State
-from cartoray.cluster.scaling import Bounds, Name, Scaled, Scaling
+from cartoray.cluster.scaling import Bounds, Scaled, Scaling
 from cartoray.errors import CartorayError, Permanent
+from cartoray.events import PoolName
 from cartoray.member import Member
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,8 @@ class Pool:
     The actors are not detached: they end with the driver. Nothing is lost by that, since all they know is in Kafka.
     """
 
-    def __init__(self, name: Name, actor: type[Member], bounds: Bounds, directory: Path) -> None:
-        self.name: Name = name
+    def __init__(self, name: PoolName, actor: type[Member], bounds: Bounds, directory: Path) -> None:
+        self.name: PoolName = name
         self._scaling = Scaling(bounds)
         self.membership = Membership(self._scaling.target)
         self._class: Any = ray.remote(actor)

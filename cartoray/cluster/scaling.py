@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
-
-Name = Literal["intel", "ingestion"]  # of a pool
 
 
 @dataclass(frozen=True)
@@ -22,6 +19,11 @@ class Bounds:
     lag_per_member: int
     up_after_ms: int = 2_000
     down_after_ms: int = 60_000
+
+    def __str__(self) -> str:
+        """How many members, for people."""
+        least, most = self.members_min, self.members_max
+        return f"{least}" if least == most else f"{least} to {most}"
 
 
 @dataclass(frozen=True)

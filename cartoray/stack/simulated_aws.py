@@ -11,17 +11,14 @@ This module starts it and talks to it, and loads neither moto nor boto3.
 
 import argparse
 import asyncio
-import json
 import os
-import subprocess
 import sys
-import threading
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from cartoray.stack.loopback_server import ask, started
 from cartoray.stack.simulated_aws_protocol import MANAGEMENT_ACCOUNT, ROLE_NAME
 
 _MOTO_SETTINGS = {  # what moto would load into every account and region, and nobody here asks for
@@ -93,11 +90,7 @@ class SimulatedAws:
 
 
 def _control(endpoint_url: str, method: str, name: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
-    data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(f"{endpoint_url}/_cartoray/{name}", data, method=method)
-    with urllib.request.urlopen(request, timeout=600) as response:
-        answer: dict[str, Any] = json.load(response)
-    return answer
+    return ask(f"{endpoint_url}/_cartoray/{name}", method, body)
 
 
 @contextmanager
@@ -120,32 +113,9 @@ def start_simulated_aws(
     command = [sys.executable, "-m", "cartoray.stack.simulated_aws", "--host", host, "--port", str(port)]
     command += ["--accounts", str(accounts), "--regions", ",".join(regions), "--size", str(size)]
     command += ["--seed", str(seed), "--latency-ms", str(latency_ms), "--until-input-ends"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        try:
-            endpoint_url = _announced(process, start_s_max)
-            health = _control(endpoint_url, "GET", "health")
-            yield SimulatedAws(endpoint_url, tuple(health["accounts"]), tuple(health["regions"]), process.pid)
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _announced(process: subprocess.Popen[bytes], start_s_max: float) -> str:
-    """The URL in the line that the server prints once it answers."""
-    assert process.stdout is not None
-    late = threading.Timer(start_s_max, process.kill)  # ends the read below, too
-    late.start()
-    try:
-        line = process.stdout.readline()
-    finally:
-        late.cancel()
-    if not line:
-        raise RuntimeError(f"the simulated AWS did not start within {start_s_max:.0f} s: see its standard error")
-    url: str = json.loads(line)["endpoint_url"]
-    return url
+    with started(command, "the simulated AWS", start_s_max) as (endpoint_url, pid):
+        health = _control(endpoint_url, "GET", "health")
+        yield SimulatedAws(endpoint_url, tuple(health["accounts"]), tuple(health["regions"]), pid)
 
 
 def account_ids(seed: int, count: int) -> tuple[str, ...]:

@@ -85,17 +85,19 @@ def chance_problem(faults: Faults, draw: float) -> Problem | None:
     return None
 
 
-@dataclass
+@dataclass(slots=True)
 class TokenBucket:
     """AWS's way to limit calls: each takes a token, and tokens come back at a steady rate up to the capacity."""
 
+    capacity: float
+    refill_per_s: float
     tokens: float
     updated_s: float
 
-    def take(self, faults: Faults, now_s: float) -> bool:
+    def take(self, now_s: float) -> bool:
         """Whether there was a token; it is gone then."""
-        refilled = self.tokens + (now_s - self.updated_s) * faults.bucket_refill_per_s
-        self.tokens, self.updated_s = min(float(faults.bucket_capacity), refilled), now_s
+        self.tokens = min(self.capacity, self.tokens + (now_s - self.updated_s) * self.refill_per_s)
+        self.updated_s = now_s
         if self.tokens < 1:
             return False
         self.tokens -= 1

@@ -171,7 +171,7 @@ class Server:
             return standing
         if self._faults.bucket_capacity:
             bucket = self._buckets[call.account, call.region, call.action]
-            if not bucket.take(self._faults, time.monotonic()):
+            if not bucket.take(time.monotonic()):
                 return Problem.THROTTLED
         return chance_problem(self._faults, self._random.random())
 
@@ -183,7 +183,8 @@ class Server:
         return role.group(1) in self._plan.accounts and role.group(2) == ROLE_NAME
 
     def _full_bucket(self) -> TokenBucket:
-        return TokenBucket(float(self._faults.bucket_capacity), time.monotonic())
+        capacity = float(self._faults.bucket_capacity)
+        return TokenBucket(capacity, self._faults.bucket_refill_per_s, capacity, time.monotonic())
 
     async def _in_moto_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._moto_thread, work)

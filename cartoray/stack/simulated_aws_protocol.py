@@ -192,14 +192,14 @@ def error(call: Call, problem: Problem) -> Answer:
         text = f"{_caller(call)} is not authorized to perform: sts:AssumeRole on resource: {role}"
     else:
         text = _TEXTS[problem].format(action=call.action, region=call.region, caller=_caller(call))
-    return _shaped(call.protocol, status, code, text)
+    return shaped(call.protocol, status, code, text)
 
 
 def _caller(call: Call) -> str:
     return f"User: arn:aws:sts::{call.account}:assumed-role/{ROLE_NAME}/session"
 
 
-def _shaped(protocol: Protocol, status: int, code: str, text: str) -> Answer:
+def shaped(protocol: Protocol, status: int, code: str, text: str) -> Answer:
     if protocol == "cbor":
         return _answer(
             status, "application/cbor", _cbor_map(__type=code, message=text), ("smithy-protocol", "rpc-v2-cbor")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from bench.replay.limits import LIMITS, Limits, TokenBucket
+from bench.replay.limits import LIMITS, Limits
 from cartoray.stack.simulated_aws_protocol import Call
 
 
@@ -17,21 +14,6 @@ def call(service: str, operation: str, account: str = "111122223333", region: st
 def allowed(limits: Limits, one: Call, now_s: float = 0.0) -> int:
     """How many calls at once."""
     return next(count for count in range(10_000) if not limits.allow(one, one.action, now_s))
-
-
-@given(st.lists(st.floats(min_value=0, max_value=2), max_size=50))
-def test_a_bucket_never_gives_more_than_capacity_and_refill(waits_s: list[float]) -> None:
-    bucket, now_s, taken = TokenBucket(5, 2, 5, 0.0), 0.0, 0
-    for wait_s in waits_s:
-        now_s += wait_s
-        taken += bucket.take(now_s)
-        assert taken <= 5 + now_s * 2 + 1e-6
-
-
-def test_an_emptied_bucket_fills_again_and_not_beyond_its_capacity() -> None:
-    bucket = TokenBucket(2, 2, 2, 0.0)
-    assert [bucket.take(now_s) for now_s in (0.0, 0.0, 0.1, 0.6, 0.7)] == [True, True, False, True, False]
-    assert [bucket.take(100.0) for _ in range(3)] == [True, True, False]
 
 
 def test_ec2_has_less_for_those_who_ask_for_everything() -> None:

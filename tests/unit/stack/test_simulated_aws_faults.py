@@ -62,18 +62,22 @@ def test_chance_follows_the_rates(draw: float) -> None:
 
 @given(st.lists(st.floats(min_value=0, max_value=2), max_size=50))
 def test_a_bucket_never_gives_more_than_capacity_and_refill(waits_s: list[float]) -> None:
-    faults = Faults(bucket_capacity=5, bucket_refill_per_s=2)
-    bucket, now_s, taken = TokenBucket(5.0, 0.0), 0.0, 0
+    bucket, now_s, taken = TokenBucket(5, 2, 5, 0.0), 0.0, 0
     for wait_s in waits_s:
         now_s += wait_s
-        taken += bucket.take(faults, now_s)
+        taken += bucket.take(now_s)
         assert taken <= 5 + now_s * 2 + 1e-6
 
 
 def test_an_emptied_bucket_fills_again() -> None:
-    faults = Faults(bucket_capacity=1, bucket_refill_per_s=2)
-    bucket = TokenBucket(1.0, 0.0)
-    assert [bucket.take(faults, now_s) for now_s in (0.0, 0.1, 0.6, 0.7)] == [True, False, True, False]
+    bucket = TokenBucket(1, 2, 1, 0.0)
+    assert [bucket.take(now_s) for now_s in (0.0, 0.1, 0.6, 0.7)] == [True, False, True, False]
+
+
+def test_a_bucket_that_was_left_alone_gives_no_more_than_its_capacity() -> None:
+    bucket = TokenBucket(2, 2, 2, 0.0)
+    assert [bucket.take(now_s) for now_s in (0.0, 0.0, 0.1, 0.6, 0.7)] == [True, True, False, True, False]
+    assert [bucket.take(100.0) for _ in range(3)] == [True, True, False]
 
 
 def test_accounts_are_distinct_and_start_with_the_management_account() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cartoray.errors import SettingError
@@ -95,9 +95,19 @@ class AwsSettings(_Group):
     read_timeout_s: float = Field(60, gt=0)
 
 
-class IntelSettings(_Group):
-    actors_min: int = Field(1, ge=0, description="in the pool when nothing is to do; 0 makes the next sync start later")
+class _PoolSettings(_Group):
+    @field_validator("actors_min", check_fields=False)
+    @classmethod
+    def _not_above_the_most(cls, least: int, info: ValidationInfo) -> int:
+        most = info.data.get("actors_max", least)  # declared before; absent where it is wrong itself
+        if least > most:
+            raise ValueError(f"not more than actors_max, which is {most}")
+        return least
+
+
+class IntelSettings(_PoolSettings):
     actors_max: int = Field(4, ge=1, description="in the pool at most; never more than intel_jobs has partitions")
+    actors_min: int = Field(1, ge=0, description="in the pool when nothing is to do; 0 makes the next sync start later")
     jobs_per_member: int = Field(
         32, ge=1, description="that wait or are under way for each actor in the pool, before more actors are started"
     )
@@ -120,9 +130,9 @@ class IntelSettings(_Group):
     drain_s: float = Field(20, gt=0, description="to finish what is under way when asked to stop")
 
 
-class IngestionSettings(_Group):
-    actors_min: int = Field(1, ge=0, description="in the pool when nothing is to do; 0 makes the next sync end later")
+class IngestionSettings(_PoolSettings):
     actors_max: int = Field(4, ge=1, description="in the pool at most; never more than graph_data has partitions")
+    actors_min: int = Field(1, ge=0, description="in the pool when nothing is to do; 0 makes the next sync end later")
     messages_per_member: int = Field(
         100, ge=1, description="of graph_data that wait for each actor in the pool, before more actors are started"
     )

@@ -126,7 +126,7 @@ class Driver:
     def _bounds(self, pool: IntelSettings | IngestionSettings, lag_per_member: int) -> Bounds:
         scaling = self._settings.scaling
         return Bounds(
-            members_min=min(pool.actors_min, pool.actors_max),
+            members_min=pool.actors_min,
             members_max=pool.actors_max,
             lag_per_member=lag_per_member,
             up_after_ms=int(scaling.up_after_s * 1000),

@@ -35,6 +35,10 @@ def test_the_environment_goes_before_the_file_before_the_stack_before_the_defaul
             {"CARTORAY_INTEL_ACTORS_MAX": "many"},
             "CARTORAY_INTEL_ACTORS_MAX is 'many'; it takes: input should be a valid integer",
         ),
+        (
+            {"CARTORAY_INTEL_ACTORS_MIN": "8"},
+            "CARTORAY_INTEL_ACTORS_MIN is '8'; it takes: not more than actors_max, which is 4",
+        ),
         ({"CARTORAY_INTEL_ACTORS_MAX": "0"}, "CARTORAY_INTEL_ACTORS_MAX is '0'; it takes: .*than or equal to 1"),
         (
             {"CARTORAY_NEO4J_PASWORD": "x"},

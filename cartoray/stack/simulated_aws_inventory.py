@@ -398,6 +398,7 @@ class RegionInventory:
     ) -> None:
         kms: Any = kms_models.kms_backends[self.account][self.region]
         key = kms.create_key(None, "ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT", "application data", [])
+        kms.create_alias(key.id, "alias/application")
         functions: Any = lambda_backends[self.account][self.region]
         databases: Any = rds_backends[self.account][self.region]
         for number in range(1 + instances // 20):

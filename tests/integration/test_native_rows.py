@@ -168,7 +168,7 @@ def both(simulated_aws: SimulatedAws, tmp_path_factory: pytest.TempPathFactory) 
             environment.setenv(name, value)
         for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
             environment.setenv(name, str(tmp_path_factory.mktemp("aws") / "absent"))
-        account = Account(id=simulated_aws.accounts[1], name="team-1")
+        account = Account(id=simulated_aws.accounts[-1], name="team-2")  # the one with a server certificate
         role = simulated_aws.role_arn(account.id)
         given = boto3.Session().client("sts").assume_role(RoleArn=role, RoleSessionName="stock")["Credentials"]
         session = boto3.Session(

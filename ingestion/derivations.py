@@ -13,16 +13,17 @@ from cartography.graph.querybuilder import build_matchlink_query
 
 from cartoray import schemas
 from cartoray.errors import UnreadableMessage
-from ingestion.statements import Index, around_rows, cleanups, index, never_back
+from ingestion.statements import ALL, Index, around_rows, cleanups, index, never_back
 
 # Path of the matchlink → what stock's `sync_…` reads: the fields of its rows, of the account $_sub_resource_id.
 _READS = {
     # intel/aws/ec2/instances.py: sync_ec2_instance_assumes_role
-    "cartography.models.aws.ec2.instances:EC2InstanceToRoleAssumesMatchLink": """\
-MATCH (:AWSAccount{id: $_sub_resource_id})-[:RESOURCE]->(i:AWSEC2Instance)
-    -[:INSTANCE_PROFILE]->(:AWSInstanceProfile)-[:ASSOCIATED_WITH]->(r:AWSRole)
-WHERE i.id IS NOT NULL AND r.arn IS NOT NULL
-WITH DISTINCT {instance_id: i.id, role_arn: r.arn} AS item""",
+    "cartography.models.aws.ec2.instances:EC2InstanceToRoleAssumesMatchLink": f"""\
+MATCH (a:AWSAccount{{id: $_sub_resource_id}})-[:RESOURCE]->(i:AWSEC2Instance)
+USING INDEX SEEK a:AWSAccount(id)
+MATCH (i)-[:INSTANCE_PROFILE]->(:AWSInstanceProfile)-[:ASSOCIATED_WITH]->(r:AWSRole)
+WITH i, r {ALL} WHERE i.id IS NOT NULL AND r.arn IS NOT NULL
+WITH DISTINCT {{instance_id: i.id, role_arn: r.arn}} AS item""",
 }
 
 

@@ -257,8 +257,8 @@ class Landing:
         scope = {"_sub_resource_label": action.of, "_sub_resource_id": step.account_id}
         parameters = {"AWS_ID": step.account_id, "UPDATE_TAG": step.update_tag, **scope}
         if tally.overtaken is None:
-            others = Query(OTHER_LAZY_RUNS, {**parameters, "RUN_ID": step.run_id})
-            tally.overtaken = bool(self._certain(lambda: self._writer.query(others)).records[0][0])
+            others = {**parameters, "RUN_ID": step.run_id}
+            tally.overtaken = self._certain(lambda: self._writer.finds(OTHER_LAZY_RUNS, others))
         if tally.overtaken:
             return  # what these runs left untouched looks stale to this one; they clean up themselves
         probe, queries = found.probe, found.queries
@@ -268,7 +268,9 @@ class Landing:
                 for start in range(0, len(stale), CLEANUP_ROWS):
                     self._delete(query, tally, {**parameters, "IDS": stale[start : start + CLEANUP_ROWS]})
             probe, queries = found.rest, queries[len(found.by_id) :]
-        if queries and self._certain(lambda: self._writer.query(Query(probe, parameters))).records[0][0]:
+        if not queries:
+            return
+        if self._certain(lambda: self._writer.finds(probe, parameters)):
             for query in queries:
                 self._delete(query, tally, parameters)
 

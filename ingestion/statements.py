@@ -58,7 +58,7 @@ BEGIN_LAZY = (
 )
 OTHER_LAZY_RUNS = (
     f"MATCH (a:AWSAccount{{id: $AWS_ID}}) UNWIND a.{LAZY_RUNS} AS run WITH split(run, ' ') AS run\n"
-    "WHERE toInteger(run[0]) >= $UPDATE_TAG AND run[1] <> $RUN_ID RETURN count(*)"
+    "WHERE toInteger(run[0]) >= $UPDATE_TAG AND run[1] <> $RUN_ID RETURN count(*) > 0"
 )
 
 # As `merge_module_sync_metadata` of `cartography.util`, but that the time never goes back.
@@ -77,7 +77,7 @@ _ASSIGNED = re.compile(r"^i\.(\w+) = (.+)$", re.DOTALL)
 _INDEX = re.compile(r"^CREATE INDEX IF NOT EXISTS FOR (\(n:\w+\)|\(\)<?-\[r:\w+\]->?\(\)) ON \(([^)]+)\);$")
 _UNBOUND = re.compile(r"MATCH \(n:(\w+)\)\s+MATCH \(n\)(<?-\[r:\w+\]->?)\(:(\w+)\)\s+WHERE ")
 _OF_MATCHLINK = re.compile(r"MATCH \(from:(\w+)\)(<?-\[r:\w+\]->?)\(to:(\w+)\)\s+WHERE ")
-_OF_PART = re.compile(r"MATCH \(n:(\w+)\)(<?-\[s:\w+\]->?)\(:(\w+)\{id: \$\w+\}\)\s+(?=WHERE )")
+_OF_PART = re.compile(r"MATCH \(n:(\w+)\)(<?-\[s:\w+\]->?)\(:(\w+)\{id: \$\w+\}\)\s+WHERE ")
 _SUB_RESOURCE = re.compile(r"MATCH \(n:(\w+)\)(<?-\[s:\w+\]->?)\((:(\w+)\{(\w+): \$\w+\})\)\s+(WHERE )?")
 ALL = "LIMIT 9223372036854775807"  # behind a limit, Neo4j's planner moves no predicate to before it
 _OTHER_TAG = re.compile(r"(\blastupdated) <> (\$UPDATE_TAG\b)")
@@ -560,7 +560,8 @@ def of_all_parts(query: str, of: str) -> str:
         return query
     nodes, link = _OF_PART.search(query), _OF_MATCHLINK.search(query)
     if nodes is not None and nodes[3] == of:
-        return f"{_OF_ACCOUNT}{of}\nMATCH (n:{nodes[1]}){nodes[2]}(part)\n{query[nodes.end() :]}"
+        links = f"MATCH (n){nodes[2]}(part) WITH n, s {ALL}"
+        return f"{_OF_ACCOUNT}{of}\n{links} WHERE n:{nodes[1]} AND {query[nodes.end() :]}"
     if link is None or "$_sub_resource_id" not in query:
         raise UnreadableMessage(f"This cleanup is not one for each {of}: {' '.join(query.split())}")
     start = f"{_OF_ACCOUNT}{of}\nMATCH (part){link[2].strip('<>')}()\nWHERE "

@@ -28,6 +28,7 @@ from cartoray.queries import Query
 from cartoray.settings import Neo4jSettings, variable
 from ingestion.batching import Group, RowsItem
 from ingestion.ledger import NO_TRUST, Mark, Trust, mark
+from ingestion.parameters import in_a_map
 from ingestion.recovery import UNREACHABLE, VALUE, Failure, GiveUp, decide
 from ingestion.rows import (
     Changes,
@@ -154,7 +155,7 @@ class Writer:
     def begin_lazy(self, run_id: str, account_id: str, update_tag: int) -> None:
         """Before a run leaves the first nodes of an account untouched: older ones must know. Raises WriteFailed."""
         with self._transaction() as transaction:
-            transaction.run(BEGIN_LAZY, AWS_ID=account_id, run=f"{update_tag} {run_id}")
+            transaction.write(BEGIN_LAZY, AWS_ID=account_id, run=f"{update_tag} {run_id}")
             transaction.commit()
 
     def newest(self) -> Mark | None:
@@ -238,9 +239,9 @@ class Writer:
         changes = Changes(list(rest), []) if skip else self._changes(transaction, schema, prepared, rest)
         if changes.whole:
             rows = prepared.rows(changes.whole)
-            transaction.run(schema.nodes, rows=rows, loads=prepared.loads)
+            transaction.write(schema.nodes, rows=rows, loads=prepared.loads)
         if changes.parts and schema.compare is not None:
-            transaction.run(schema.compare.apply, changes=changes.parts)
+            transaction.write(schema.compare.apply, changes=changes.parts)
         self.rows_unchanged += len(prepared) - len(changes.whole) - len(changes.parts)
         return rest, untouched
 
@@ -251,7 +252,7 @@ class Writer:
         if schema.compare is None or not numbers:
             return Changes(list(numbers), [])
         rows = prepared.rows(numbers)
-        result = transaction.run(schema.compare.query, rows=rows, loads=prepared.loads, none=_NONE)
+        result = transaction.write(schema.compare.query, rows=rows, loads=prepared.loads, none=_NONE)
         changes = changed(prepared, schema, numbers, result.only, _NONE)
         if len(changes.whole) * 10 > len(prepared) * 9:
             self._compare_after[schema.path] = _NEW_BATCHES
@@ -273,6 +274,11 @@ class Writer:
 
     # ---- what has no rows --------------------------------------------------------------------------------------
 
+    def finds(self, query: str, parameters: Mapping[str, Any]) -> bool:
+        """What a query of `ingestion.statements` that answers one truth value answers. Raises WriteFailed."""
+        with self._transaction() as transaction:
+            return bool(transaction.write(query, **parameters).only)
+
     def ids(self, query: str, parameters: Mapping[str, Any], without: Collection[int]) -> list[Any]:
         """What the query answers, an id each, but for those whose `hash` is in `without`. Raises WriteFailed."""
         with self._transaction() as transaction:
@@ -281,7 +287,7 @@ class Writer:
     def delete(self, query: str, parameters: Mapping[str, Any]) -> Deleted:
         """One round of a cleanup statement. Raises WriteFailed."""
         with self._transaction() as transaction:
-            result = transaction.run(query, **parameters)
+            result = transaction.write(query, **parameters)
             transaction.commit()
         seen = sum(value for (value,) in result.records)
         return Deleted(seen, result.counters.nodes_deleted, result.counters.relationships_deleted)
@@ -322,7 +328,7 @@ class Writer:
     def link(self, query: str, parameters: Mapping[str, Any]) -> int:
         """Runs a derivation; answers how many relationships are new. Raises WriteFailed."""
         with self._transaction() as transaction:
-            result = transaction.run(query, **parameters)
+            result = transaction.write(query, **parameters)
             transaction.commit()
         return result.counters.relationships_created
 
@@ -466,8 +472,12 @@ class _Transaction:
         self.changed = self.committed = False
         self.newest: Mark | None = None  # of the database, as of the end of this one
 
+    def write(self, query: str, /, **parameters: Any) -> _Result:
+        """A statement of `ingestion.statements`: planned once, since a graph of any size needs no other plan."""
+        return self.run(f"CYPHER replan=skip {query}", **parameters)
+
     def run(self, query: str, /, **parameters: Any) -> _Result:
-        result = self._inner.run(query, parameters)
+        result = self._inner.run(*in_a_map(query, parameters))
         keys, records = tuple(result.keys()), result.values()
         counters = result.consume().counters
         undone = counters.nodes_created and counters.nodes_deleted
@@ -477,7 +487,7 @@ class _Transaction:
 
     def stream(self, query: str, /, **parameters: Any) -> Iterator[Any]:
         """The one value of each record of a query that only reads, as they come."""
-        for record in self._inner.run(query, parameters):
+        for record in self._inner.run(*in_a_map(query, parameters)):
             yield record[0]
 
     def commit(self) -> None:
@@ -563,7 +573,7 @@ def _recognise(
         keys[statement.lazy is not None and prepared.is_lazy(key[2])].append(key)
     for query, lazy, found in ((statement.query, False, touched), (statement.lazy, True, untouched)):
         if query is not None and keys[lazy]:
-            found.update(transaction.run(query, keys=keys[lazy], loads=prepared.loads, none=_NONE).only)
+            found.update(transaction.write(query, keys=keys[lazy], loads=prepared.loads, none=_NONE).only)
     return touched, untouched
 
 
@@ -599,5 +609,5 @@ def _relate(
 
 def _absent(transaction: _Transaction, rows: RelationshipRows) -> list[int]:
     """Runs the statement; answers the numbers of the rows for which an end was not there."""
-    found = set(transaction.run(rows.relationship.query, **rows.parameters).only)
+    found = set(transaction.write(rows.relationship.query, **rows.parameters).only)
     return [number for number in range(len(rows.rows)) if number not in found]

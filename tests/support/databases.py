@@ -21,10 +21,13 @@ def empty(driver: neo4j.Driver) -> None:
     """Removes everything from the driver's database: nodes, constraints and indexes."""
     wipe(driver)
     with driver.session() as session:
-        for name in session.run("SHOW CONSTRAINTS YIELD name").value():
-            session.run(f"DROP CONSTRAINT `{name}`").consume()
-        for name in session.run("SHOW INDEXES YIELD name, type WHERE type <> 'LOOKUP' RETURN name").value():
-            session.run(f"DROP INDEX `{name}`").consume()
+        drops = [f"DROP CONSTRAINT `{name}`" for name in session.run("SHOW CONSTRAINTS YIELD name").value()]
+        owned = "SHOW INDEXES YIELD name, type, owningConstraint WHERE type <> 'LOOKUP' AND owningConstraint IS NULL"
+        drops += [f"DROP INDEX `{name}`" for name in session.run(f"{owned} RETURN name").value()]
+        with session.begin_transaction() as transaction:  # a commit for each takes as long as all of them
+            for drop in drops:
+                transaction.run(drop).consume()
+            transaction.commit()
 
 
 def run(driver: neo4j.Driver, query: str, **parameters: object) -> int:

@@ -45,13 +45,14 @@ _FIRST = 100_000_000_000  # accounts of the replay server begin behind this
 
 @dataclass(frozen=True)
 class Sync:
-    """One of a side. `cpu_s`: of all processes but the replay server."""
+    """One of a side. `cpu_s`: of all processes but the replay server. `limit_s`: how long AWS's limits make it take."""
 
     accounts: int
     seconds: float
     cpu_s: float
     calls: int
     throttled: int
+    limit_s: float
 
     @property
     def each_s(self) -> float:
@@ -59,10 +60,10 @@ class Sync:
         return self.seconds / self.accounts
 
     def __str__(self) -> str:
-        per_account = f"{self.each_s:.2f} s an account"
+        each = f"{self.each_s:.2f} s each"
         per_call = f"{1000 * self.cpu_s / max(1, self.calls):.1f} ms of CPU a call"
-        calls = f"{self.calls:,} calls" + (f", {self.throttled:,} of them throttled" if self.throttled else "")
-        return f"{self.accounts} accounts, {self.seconds:.1f} s, {per_account}, {calls}, {per_call}"
+        limits = f", {self.throttled:,} throttled, {self.limit_s:.1f} s by the limits" if self.limit_s else ""
+        return f"{self.accounts} accounts, {self.seconds:.1f} s, {each}, {self.calls:,} calls{limits}, {per_call}"
 
 
 class Bench:
@@ -94,15 +95,18 @@ def bench(
     modules: Annotated[str, typer.Option(help="Cartography's names, comma between")] = MODULES,
     regions: Annotated[str, typer.Option(help="comma between")] = REGIONS,
     limit_scale: Annotated[float, typer.Option(help="of AWS's rate limits; 0: none")] = 0,
+    recordings: Annotated[Path | None, typer.Option(help="folder to keep them in, and to take them from again")] = None,
     chart: Annotated[Path | None, typer.Option(help="where to draw the table, as SVG")] = None,
 ) -> None:
     """Times whole syncs with stock Cartography and with cartoray."""
     folder = Path(tempfile.mkdtemp(prefix="cartoray-bench-"))
     try:
         made = Bench(folder, modules, regions)
-        recordings = _record(made, size)
+        paths = [(recordings or folder) / name for name in ("before.json.gz", "after.json.gz")]
+        if not all(path.exists() for path in paths):
+            _record(made, size, paths)
         empty(made.neo4j)
-        with start_replay(recordings, latency_ms=latency_ms, limit_scale=limit_scale) as replay:
+        with start_replay(paths, latency_ms=latency_ms, limit_scale=limit_scale) as replay:
             stock = _stock(made, replay, stock_accounts) if stock_accounts else []
             empty(made.neo4j)
             ours = _cartoray(made, replay, accounts)
@@ -115,9 +119,9 @@ def bench(
         _draw(chart, stock, ours, what)
 
 
-def _record(made: Bench, size: int) -> list[Path]:
+def _record(made: Bench, size: int, paths: Sequence[Path]) -> None:
     """What both sides are answered for one account, before and after some changes."""
-    paths = [made.folder / "before.json.gz", made.folder / "after.json.gz"]
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
     with start_simulated_aws(accounts=2, regions=made.regions.split(","), size=size) as aws:
         account = aws.accounts[1]
         for stage, path in enumerate(paths):
@@ -128,7 +132,6 @@ def _record(made: Bench, size: int) -> list[Path]:
                 made.stock(environment, aws.role_name, [account])
                 with workers(made.folder, environment):
                     made.cartoray(environment, [account])
-    return paths
 
 
 def _environment(aws: dict[str, str], role: str) -> dict[str, str]:
@@ -188,7 +191,7 @@ def _measured(
     if stats["not_recorded"]:
         sys.exit(f"calls that were not recorded: {stats['not_recorded']}, {stats['not_recorded_keys'][:3]}")
     calls, throttled = sum(stats["calls"].values()), sum(stats["throttled"].values())
-    found.append(Sync(accounts, seconds, cpu_s() - before_s, calls, throttled))
+    found.append(Sync(accounts, seconds, cpu_s() - before_s, calls, throttled, stats["limit_s"]))
 
 
 def _cpu_s(processes: Sequence[psutil.Process]) -> float:

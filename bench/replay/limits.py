@@ -8,6 +8,7 @@ https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from cartoray.stack.simulated_aws_faults import TokenBucket
@@ -49,6 +50,19 @@ class Limits:
     def __init__(self, scale: float) -> None:
         self._scale = scale
         self._buckets: dict[tuple[str, str, str], TokenBucket] = {}
+        self._allowed: Counter[tuple[str, str, str]] = Counter()
+
+    @property
+    def least_s(self) -> float:
+        """Seconds that the calls which were allowed take at least, however they are spread."""
+        return max(
+            (
+                (self._allowed[place] - bucket.capacity) / bucket.refill_per_s
+                for place, bucket in self._buckets.items()
+                if self._allowed[place] > bucket.capacity
+            ),
+            default=0.0,
+        )
 
     def allow(self, call: Call, operation: str, now_s: float) -> bool:
         """Whether AWS would answer the call now; `operation` as IAM names it."""
@@ -59,7 +73,9 @@ class Limits:
             capacity = max(1.0, limit.capacity * self._scale)
             bucket = TokenBucket(capacity, limit.refill_per_s * self._scale, capacity, now_s)
             self._buckets[place] = bucket
-        return bucket.take(now_s)
+        taken = bucket.take(now_s)
+        self._allowed[place] += taken
+        return taken
 
 
 def _limit(call: Call, operation: str) -> tuple[str, Limit]:

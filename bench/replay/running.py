@@ -37,7 +37,7 @@ class RunningReplay:
         self._ask("POST", "stage", {"stage": number})
 
     def stats(self) -> dict[str, Any]:
-        """Since the start or `forget`: calls, throttled, not_recorded, not_recorded_keys; cpu_s of the process."""
+        """Since the start or `forget`: calls, throttled, not_recorded, not_recorded_keys, limit_s; cpu_s as always."""
         return self._ask("GET", "stats")
 
     def forget(self) -> None:

@@ -2,7 +2,8 @@
 
 Prints one line of JSON, `{"endpoint_url": …}`, once it answers. Besides AWS's requests it takes:
 
-    GET  /_replay/stats    calls by service:operation, throttled, not recorded, and CPU seconds of the process
+    GET  /_replay/stats    calls by service:operation, throttled, not recorded, CPU seconds of the process, and the
+                           seconds that the answered calls take at least with these limits
     POST /_replay/forget   counts from zero again, buckets full
     POST /_replay/stage    {"stage": 1}: answers from the second recording from now on
 """
@@ -130,6 +131,7 @@ class Replay:
             "throttled": dict(self._throttled.most_common()),
             "not_recorded": dict(self._not_recorded.most_common()),
             "not_recorded_keys": self._missing_keys,
+            "limit_s": self._limits.least_s if self._limits else 0.0,
             "cpu_s": time.process_time(),
         }
 

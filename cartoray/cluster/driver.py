@@ -68,7 +68,20 @@ def _ray(cpus: int, *, dashboard: bool) -> Iterator[tuple[str, str]]:
             raise StackError(f"Ray at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS) cannot be joined: {reason}") from None
         session = None
     else:
-        context = ray.init(
+        context = _local_ray(cpus, dashboard=dashboard)
+        session = Path(context.address_info["session_dir"])
+    try:
+        yield context.address_info["address"], context.dashboard_url or ""
+    finally:
+        ray.shutdown()
+        if session is not None:
+            shutil.rmtree(session, ignore_errors=True)  # sockets and logs, tens of megabytes a day
+
+
+def _local_ray(cpus: int, *, dashboard: bool) -> Any:
+    """Starts Ray on this machine. Raises StackError: it did not start."""
+    try:
+        return ray.init(
             address="local",  # else it would join any cluster that it finds on this machine
             namespace=NAMESPACE,
             # logical CPUs: an actor waits for the network most of its time, so a laptop runs more than it has cores
@@ -78,13 +91,12 @@ def _ray(cpus: int, *, dashboard: bool) -> Iterator[tuple[str, str]]:
             logging_level=logging.WARNING,
             _node_ip_address="127.0.0.1",
         )
-        session = Path(context.address_info["session_dir"])
-    try:
-        yield context.address_info["address"], context.dashboard_url or ""
-    finally:
+    except Exception as error:  # noqa: BLE001 - it has no class of its own for a node that is not up within 30 s
         ray.shutdown()
-        if session is not None:
-            shutil.rmtree(session, ignore_errors=True)  # sockets and logs, tens of megabytes a day
+        raise StackError(
+            f"Ray does not start on this machine: {str(error).splitlines()[0]} Free some CPU and memory and try again, "
+            "or name a cluster that is up with RAY_ADDRESS."
+        ) from None
 
 
 class Driver:

@@ -43,3 +43,14 @@ def test_a_scale_allows_more_or_less_and_never_nothing() -> None:
     assert allowed(Limits(2), call("kms", "ListKeys")) == 2 * LIMITS["kms:ListKeys"].capacity
     assert allowed(Limits(0.001), call("kms", "ListKeys")) == 1
     assert allowed(Limits(1), call("eks", "ListClusters")) == LIMITS[""].capacity
+
+
+def test_the_least_time_is_that_of_the_fullest_bucket() -> None:
+    limits = Limits(1)
+    assert limits.least_s == 0
+    allowed(limits, call("ec2", "DescribeVpcs"))
+    assert limits.least_s == 0  # all of them at once, since it was full
+    for second in range(1, 4):
+        assert limits.allow(call("ec2", "DescribeVpcs"), "ec2:DescribeVpcs", float(second))
+        assert limits.allow(call("iam", "ListUsers"), "iam:ListUsers", float(second))
+    assert limits.least_s == 3 / LIMITS["ec2 unfiltered"].refill_per_s

@@ -39,16 +39,18 @@ from cartoray.stack.simulated_aws import SimulatedAws, start_simulated_aws  # no
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """A file at a time; all files that share Kafka and Neo4j to one process, so that these start once."""
+    """A file at a time; files that share Kafka and Neo4j in two lots, of a process each, so that these start twice."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        return "real parts" if _shares(path) else path
+        return _lot(nodeid.partition("::")[0])
 
 
 @lru_cache
-def _shares(path: str) -> bool:
-    return re.search(r"\b(stack_settings|stock_neo4j|graph: neo4j)\b", (ROOT / path).read_text()) is not None
+def _lot(path: str) -> str:
+    text = (ROOT / path).read_text()
+    if not re.search(r"\b(stack_settings|stock_neo4j|graph: neo4j)\b", text):
+        return path
+    return "whole syncs" if "support.commands" in text else "parts"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Scheduling:

@@ -83,7 +83,7 @@ def plan(request: Request, known: Mapping[str, Declaration], now_ms: int, nonce:
     for region in request.regions:
         if not re.match(REGION, region):
             raise UsageError(f"{region!r} is not a region; regions look like us-east-1.")
-    chosen = _modules(request.modules, known)
+    chosen = chosen_modules(request.modules, known)
     needs = {
         name: tuple(
             other
@@ -156,7 +156,7 @@ def instance(name: str) -> Account:
     return Account(id=name)
 
 
-def _modules(asked: Collection[str], known: Mapping[str, Declaration]) -> tuple[str, ...]:
+def chosen_modules(asked: Collection[str], known: Mapping[str, Declaration]) -> tuple[str, ...]:
     """The modules, each behind those it waits for. `native` stands for all of these, `analysis` for what it can read.
 
     Raises UnknownModule, and ValueError when modules wait for each other in a circle.

@@ -13,6 +13,7 @@ import cartoray.cli.cartography
 import cartoray.cli.config
 import cartoray.cli.dead_letters
 import cartoray.cli.graph
+import cartoray.cli.iam_policy
 import cartoray.cli.providers
 import cartoray.cli.runs
 import cartoray.cli.serve
@@ -62,6 +63,7 @@ for part in (
     cartoray.cli.runs,
     cartoray.cli.cartography,
     cartoray.cli.providers,
+    cartoray.cli.iam_policy,
     cartoray.cli.serve,
     cartoray.cli.graph,
     cartoray.cli.dead_letters,

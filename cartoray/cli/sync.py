@@ -123,7 +123,7 @@ def sync(
     """
     config = settings()
     simulated = use_simulated_aws(config)
-    if simulated and (_listed(provider) or ("aws",)) == ("aws",):
+    if simulated and (listed(provider) or ("aws",)) == ("aws",):
         progress_console.print(
             f"[dim]AWS is the simulated one of `cartoray up`, at {config.simulated_aws.endpoint_url}[/]",
             highlight=False,
@@ -132,13 +132,13 @@ def sync(
     run, jobs = _plan(
         config,
         _Asked(
-            _listed(provider) or ("aws",),
+            listed(provider) or ("aws",),
             instance,
             accounts or [],
             accounts_file,
             organization,
-            _listed(scope),
-            _listed(region),
+            listed(scope),
+            listed(region),
             role_name,
             wrapped,
             tuple(context.args),
@@ -177,13 +177,13 @@ def plan_command(
     run, _ = _plan(
         config,
         _Asked(
-            _listed(provider) or ("aws",),
+            listed(provider) or ("aws",),
             instance,
             accounts or [],
             accounts_file,
             organization,
-            _listed(scope),
-            _listed(region),
+            listed(scope),
+            listed(region),
             role_name,
             wrapped,
             tuple(context.args),
@@ -335,7 +335,8 @@ def _aws(config: Settings, asked: _Asked, *, simulated: bool) -> Request:
     )
 
 
-def _listed(values: list[str] | None) -> tuple[str, ...]:
+def listed(values: list[str] | None) -> tuple[str, ...]:
+    """The words of an option that may be repeated, and takes several with commas between them."""
     return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
 
 

@@ -33,7 +33,7 @@ def assuming(role_name: str, partition: str) -> Policy:
 
 
 def trusting(principal: str, external_id: str | None) -> Policy:
-    """Of the role that is assumed in each account: `principal` alone may do so, with the external ID if there is one."""
+    """Of the role that is assumed in each account: `principal` alone may do so, with the external ID if any."""
     condition = {"Condition": {"StringEquals": {"sts:ExternalId": external_id}}} if external_id is not None else {}
     return _document({"Effect": "Allow", "Principal": {"AWS": principal}, "Action": "sts:AssumeRole", **condition})
 

@@ -48,6 +48,7 @@ from cartoray.kafka import GroupConsumer, Publisher
 from cartoray.messages import Message
 from cartoray.offsets import OffsetTracker
 from cartoray.planning import unknown_module
+from cartoray.redaction import redaction
 from cartoray.settings import Settings, variable
 from cartoray.topics import group, topics
 from cartoray.wire import RowsHeader, rows_headers
@@ -117,6 +118,7 @@ class Worker:
         self._settings, self._name, self._cloud = settings, name, cloud
         self._known = modules() if known is None else known
         self._on_point = on_point
+        self._hide = redaction(settings)
         self._topics = topics(settings.kafka)
         # people read it: which actor, on which machine, in which process
         self._actor = f"{name}@{socket.gethostname()}:{os.getpid()}"
@@ -340,8 +342,8 @@ class Worker:
             calls=found.calls,
             duration_ms=int((time.monotonic() - began_s) * 1000),
             at_ms=_now_ms(),
-            reason=" ".join(found.reason.split())[:REASON_MAX],
-            traceback=found.traceback,
+            reason=self._hide(" ".join(found.reason.split()))[:REASON_MAX],
+            traceback=self._hide(found.traceback),
             skipped_regions=tuple(sorted(found.skipped_regions)),
         )
         self._publish(event).result()  # 4

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cartoray.logs import log_to_stderr
+from cartoray.redaction import redaction
 from cartoray.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ class Member(ABC):
 
     async def run(self) -> None:
         """Works until it is drained. Raises SettingError, and what the loop raises."""
-        log_to_stderr("%(levelname)s %(name)s %(message)s")  # Ray adds who and where
-        self._loop = self.make(load(directory=Path(self._directory)).settings, self._name)
+        settings = load(directory=Path(self._directory)).settings
+        log_to_stderr("%(levelname)s %(name)s %(message)s", redaction(settings))  # Ray adds who and where
+        self._loop = self.make(settings, self._name)
         # what is there now stays: to look through it whenever some rows were made takes a third of a large page's time
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)

@@ -562,8 +562,9 @@ def of_all_parts(query: str, of: str) -> str:
     if nodes is not None and nodes[3] == of:
         links = f"MATCH (n){nodes[2]}(part) WITH n, s {ALL}"
         return f"{_OF_ACCOUNT}{of}\n{links} WHERE n:{nodes[1]} AND {query[nodes.end() :]}"
-    if link is None or "$_sub_resource_id" not in query:
-        raise UnreadableMessage(f"This cleanup is not one for each {of}: {' '.join(query.split())}")
+    # `of` comes from a message, and may be any text: only what stock's own query says becomes a part of ours
+    if link is None or of not in (link[1], link[3]) or "$_sub_resource_id" not in query:
+        raise UnreadableMessage(f"This cleanup is not one for each {of!r:.80}: {' '.join(query.split())}")
     start = f"{_OF_ACCOUNT}{of}\nMATCH (part){link[2].strip('<>')}()\nWHERE "
     return start + query[link.end() :].replace("$_sub_resource_id", "part.id")
 

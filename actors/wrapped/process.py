@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import subprocess
 import sys
 import threading
@@ -16,18 +15,20 @@ import traceback
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from pydantic import BaseModel, SecretStr
 
 from actors.transforms import load_module
-from actors.wrapped.configuration import configuration, secret_names
+from actors.wrapped.configuration import configuration, secret_names, secrets_from_files
 from actors.wrapped.session import GraphDriver
 from cartoray.errors import CartorayError
 from cartoray.jobs import Job
 from cartoray.logs import log_to_stderr
+from cartoray.redaction import Redaction, redaction
 from cartoray.settings import Settings
 
 _LOOK_EVERY_S = 0.2
-_SECRET_MIN = 6  # characters; what is shorter would be found everywhere
 TRACEBACK_MAX = 6_000  # characters; its end says most
 
 
@@ -41,13 +42,25 @@ class Outcome:
     traceback: str = ""
 
 
-@dataclass(frozen=True)
-class _Order:
-    """What the parent tells the child, by its standard input: secrets are in there, and a command line is public."""
+class _Order(BaseModel):
+    """What the parent tells the child, by a line on its standard input: a command line is public, and settings hold
 
-    settings: Settings
+    secrets.
+    """
+
+    settings: dict[str, dict[str, Any]]
     job: Job
     attempt: str
+
+
+def _revealed(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The settings as JSON has them, secrets as well, which pydantic would mask."""
+    found: dict[str, dict[str, Any]] = settings.model_dump(mode="json")
+    for group, section in settings:
+        for name, value in section:
+            if isinstance(value, SecretStr):
+                found[group][name] = value.get_secret_value()
+    return found
 
 
 def run_in_process(settings: Settings, job: Job, attempt: str, check: Callable[[], None]) -> Outcome:
@@ -63,7 +76,8 @@ def run_in_process(settings: Settings, job: Job, attempt: str, check: Callable[[
             os.close(writing)
             try:
                 assert child.stdin is not None
-                child.stdin.write(pickle.dumps(_Order(settings, job, attempt)))  # and not closed: see `_die_with`
+                order = _Order(settings=_revealed(settings), job=job, attempt=attempt)
+                child.stdin.write(order.model_dump_json().encode() + b"\n")  # and not closed: see `_die_with`
                 child.stdin.flush()
                 while child.poll() is None:
                     check()
@@ -78,11 +92,16 @@ def run_in_process(settings: Settings, job: Job, attempt: str, check: Callable[[
     return Outcome(**json.loads(text))
 
 
-def run_provider(driver: GraphDriver, job: Job, attempt: str) -> Outcome:
-    """Runs the module in this process. What it raises is part of the outcome, without the job's secrets."""
+def run_provider(driver: GraphDriver, job: Job, attempt: str, hide: Redaction) -> Outcome:
+    """Runs the module in this process. What it raises is part of the outcome, without the job's secrets.
+
+    `hide` learns these.
+    """
     with closing(driver.session_of(job, attempt)) as session:
         broken = trace = ""
         try:
+            secrets_from_files(job.options)
+            hide.add(os.environ.get(name, "") for name in secret_names(job.options))
             config = configuration(job.options)
             config.update_tag = job.update_tag
             stages = load_module("cartography.sync").TOP_LEVEL_MODULES
@@ -93,10 +112,7 @@ def run_provider(driver: GraphDriver, job: Job, attempt: str) -> Outcome:
             broken, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
         for report in session.stream.reports:
             report.result()
-        secrets = [value for name in secret_names(job.options) if len(value := os.environ.get(name, "")) >= _SECRET_MIN]
-        for secret in secrets:
-            broken, trace = broken.replace(secret, "…"), trace.replace(secret, "…")
-        return Outcome(len(session.stream.reports), session.rows, broken, trace[-TRACEBACK_MAX:])
+        return Outcome(len(session.stream.reports), session.rows, hide(broken), hide(trace)[-TRACEBACK_MAX:])
 
 
 def _die_with(parent: BinaryIO) -> None:
@@ -110,15 +126,15 @@ def _die_with(parent: BinaryIO) -> None:
 
 
 def main(answers: int) -> None:
-    order: _Order = pickle.load(sys.stdin.buffer)
+    order = _Order.model_validate_json(sys.stdin.buffer.readline())
+    settings = Settings.model_validate(order.settings)
     _die_with(sys.stdin.buffer)
-    log_to_stderr("%(levelname)s %(name)s %(message)s")
-    with GraphDriver(order.settings, "provider") as driver:
-        outcome = run_provider(driver, order.job, order.attempt)
+    hide = redaction(settings)
+    log_to_stderr("%(levelname)s %(name)s %(message)s", hide)
+    with GraphDriver(settings, "provider") as driver:
+        outcome = run_provider(driver, order.job, order.attempt, hide)
     os.write(answers, json.dumps(asdict(outcome)).encode())
 
 
 if __name__ == "__main__":
-    from actors.wrapped.process import main  # so that the class that was pickled is the one that is known
-
     main(int(sys.argv[1]))

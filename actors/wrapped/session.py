@@ -180,7 +180,9 @@ class GraphSession:
                 brought = schemas.index_queries(path)
                 self._asked = [asked for asked in self._asked if asked not in brought]
                 return Result(lambda: None)
-            everything[_LIST] = rows
+            # what the schema does not read stays here: an environment of a Lambda function, say
+            read = {field.partition(".")[0] for field in schemas.fields(path)}
+            everything[_LIST] = [{name: row[name] for name in read if name in row} for row in rows]
         self._send_indexes()
         cleanup = cleanup_of(query) if "DELETE" in query else None
         repeat = everything.get(LIMIT, 0) > 0 and f"${LIMIT}" in query

@@ -13,6 +13,7 @@ import typer
 from cartoray.cli.common import progress_console, settings, use_simulated_aws
 from cartoray.errors import UsageError
 from cartoray.logs import log_to_stderr
+from cartoray.redaction import redaction
 
 if TYPE_CHECKING:
     from cartoray.cluster.driver import Serving
@@ -44,7 +45,7 @@ def serve(
     Ctrl-C finishes what is under way and leaves; a second one leaves at once. Killing it loses nothing.
     """
     config = settings()
-    log_to_stderr("%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_to_stderr("%(asctime)s %(levelname)s %(name)s %(message)s", redaction(config))
     if use_simulated_aws(config):
         progress_console.print(f"AWS is simulated, at {config.simulated_aws.endpoint_url}", highlight=False)
     if intel_actors:

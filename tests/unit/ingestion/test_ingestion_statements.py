@@ -245,3 +245,7 @@ def test_what_is_cleaned_up_for_each_part_of_an_account_is_so_for_all_of_them_an
     assert "MATCH (part)-[r:NOTIFIES]-()" in links and "r._sub_resource_id = part.id" in links
     with pytest.raises(UnreadableMessage, match="AWSS3Bucket"):
         cleanups(statement, "AWSS3Bucket")
+    for cypher in ("AWSS3Bucket WITH part MATCH (n) DETACH DELETE n WITH part", "AWSS3Bucket`", "AWSRole"):
+        for path in (statement, link):
+            with pytest.raises(UnreadableMessage, match="not one for each"):
+                cleanups(path, cypher)

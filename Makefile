@@ -6,7 +6,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-whole test-providers test-judge test-autoscaling bench bench-wrapped bench-ingestion bench-backlog bench-comparing lint unit lock clean
+.PHONY: help demo test test-whole test-providers test-judge test-autoscaling bench bench-wrapped bench-ingestion bench-backlog bench-comparing lint unit lock audit sbom clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -73,6 +73,12 @@ bench-comparing: .venv/.built  ## ways to find in Neo4j what did not change: min
 lock:  ## take the newest versions that pyproject.toml allows into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra local --group dev --universal --generate-hashes \
 	  --no-emit-index-url --no-header -q -U -o requirements.lock
+
+audit: .venv/.built  ## known vulnerabilities of what requirements.lock pins; fails where nobody can be asked
+	$(BIN)/uvx --from 'pip-audit==2.10.1' pip-audit --strict --disable-pip --require-hashes -r requirements.lock
+
+sbom: .venv/.built  ## what it is made of, packages and jars, as CycloneDX JSON: cartoray.cdx.json
+	$(BIN)/python tools/sbom.py > cartoray.cdx.json
 
 clean:
 	rm -rf .venv

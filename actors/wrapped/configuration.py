@@ -13,6 +13,7 @@ from typing import Any
 from actors.transforms import load_module
 from cartoray.errors import UsageError
 
+_NOT_FOR_PROVIDERS = ("CARTORAY_", "AWS_")
 _parsing = threading.Lock()
 
 
@@ -56,12 +57,19 @@ def options_of_providers() -> dict[str, dict[str, str]]:
 
 
 def secret_names(options: tuple[str, ...]) -> tuple[str, ...]:
-    """The environment variables that the options name as those of secrets."""
+    """The environment variables that the options name as those of secrets.
+
+    Options come from a job, and others of them say which host gets the secret: those of cartoray itself and of AWS are
+    for no provider. Raises UsageError.
+    """
     found = []
     for option, following in pairwise((*options, "")):
         name, _, value = option.partition("=")
         if name.startswith("--") and name.endswith("-env-var") and (value or following):
             found.append(value or following)
+    for name in found:
+        if name.upper().startswith(_NOT_FOR_PROVIDERS):
+            raise UsageError(f"{name} is a setting of cartoray's or AWS's own, which no option may name.")
     return tuple(found)
 
 

@@ -157,6 +157,8 @@ def test_rows_that_need_no_bytes_are_bounded_too() -> None:
         pa.array([{"a": 1}]),
         pa.array([1], pa.int8()),
         pa.array(["a"], pa.large_string()),
+        pa.array([b"0123456789abcdef"], pa.uuid()),  # extension types, also those whose values are texts
+        pa.ExtensionArray.from_storage(pa.json_(pa.string()), pa.array(["{}"])),
     ],
     ids=str,
 )

@@ -77,3 +77,10 @@ def test_a_secret_is_read_from_the_file_that_its_variable_names(
     monkeypatch.setenv("OTHER_OF_TEST_FILE", str(path) + ".none")
     with pytest.raises(UsageError, match=r"OTHER_OF_TEST_FILE is .*none, which cannot be read"):
         configuration(("--okta-org-id", "acme", "--okta-api-key-env-var", "OTHER_OF_TEST"))
+
+
+@pytest.mark.parametrize("name", ["CARTORAY_NEO4J_PASSWORD", "AWS_SECRET_ACCESS_KEY"])
+def test_an_option_names_no_secret_of_cartoray_or_aws_which_another_could_send_to_any_host(name: str) -> None:
+    for options in (("--gitlab-token-env-var", name), (f"--gitlab-token-env-var={name}",)):
+        with pytest.raises(UsageError, match=name):
+            configuration(("--gitlab-url", "https://elsewhere.example.com", *options))

@@ -30,8 +30,8 @@ ACTIONS = {
     "s3:GetBucketNotificationConfiguration": "s3:GetBucketNotification",
 }
 
-# Which regions there are is asked before a module is, of whatever module that is regional.
-OF_THE_WORKER = {"sts:AssumeRole"}
+# What the policy of the workers allows, not that of the role.
+OF_THE_WORKERS = {"sts:AssumeRole"}
 
 PRINCIPAL = "arn:aws:iam::111111111111:role/admin"
 
@@ -54,7 +54,7 @@ class Recorded:
         """The actions that one module needed, where it looked into no region that was named."""
         self.actions.clear()
         job = Job(run_id="run", update_tag=1, account=self.account, module=name, role_name=self.role_name)
-        self.cloud._regions.clear()  # else only the first module would ask
+        self.cloud._regions.clear()  # else only the first module would ask which there are
         extraction = Extraction(
             job,
             modules()[name],
@@ -66,7 +66,7 @@ class Recorded:
         )
         extraction.run(lambda *_: None)
         assert extraction.found.reason == ""
-        return self.actions - OF_THE_WORKER
+        return self.actions - OF_THE_WORKERS
 
 
 def _nothing_attached(parsed: dict[str, Any], **_: Any) -> None:
@@ -98,6 +98,10 @@ def recorded(simulated_aws: SimulatedAws, tmp_path_factory: pytest.TempPathFacto
         events.register("after-call.iam.GetAccountAuthorizationDetails", _nothing_attached)
         events.register("after-call.eks.DescribeCluster", _with_entries)
         events.register("before-call.eks.ListAccessEntries", _answered({"accessEntries": [PRINCIPAL]}))
+        # a report of what was accessed, which moto does not know either
+        events.register("before-call.iam.GenerateServiceLastAccessedDetails", _answered({"JobId": "report"}))
+        report = {"JobStatus": "COMPLETED", "ServicesLastAccessed": []}
+        events.register("before-call.iam.GetServiceLastAccessedDetails", _answered(report))
         entry = {"principalArn": PRINCIPAL, "accessEntryArn": f"{PRINCIPAL}/entry", "clusterName": "workloads"}
         events.register("before-call.eks.DescribeAccessEntry", _answered({"accessEntry": entry | {"type": "STANDARD"}}))
         yield found

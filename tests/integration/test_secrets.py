@@ -9,16 +9,19 @@ root can read it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import boto3
 import neo4j
+import psutil
 import pyarrow as pa
 import pytest
 from ray.util.state import list_actors, list_jobs, list_nodes, list_runtime_envs, list_tasks, list_workers
@@ -60,8 +63,8 @@ class Places:
 
     def holding(self, pattern: bytes) -> dict[str, bytes]:
         """Place → what surrounds the first match."""
-        hits = {name: re.search(b".{0,60}(?:" + pattern + b").{0,20}", data) for name, data in self.found.items()}
-        return {name: hit[0] for name, hit in hits.items() if hit}
+        hits = {name: re.search(pattern, data) for name, data in self.found.items()}
+        return {name: self.found[name][max(0, hit.start() - 60) : hit.end() + 20] for name, hit in hits.items() if hit}
 
 
 def plant(aws: SimulatedAws, account: str) -> None:
@@ -78,7 +81,7 @@ def plant(aws: SimulatedAws, account: str) -> None:
     ec2 = session.client("ec2", **base)
     for reservation in ec2.describe_instances()["Reservations"]:
         for instance in reservation["Instances"]:
-            value = base64.b64encode(OF_ACCOUNTS["userdata"].encode())
+            value = OF_ACCOUNTS["userdata"].encode()
             ec2.modify_instance_attribute(InstanceId=instance["InstanceId"], UserData={"Value": value})
     session.client("rds", **base).modify_db_instance(
         DBInstanceIdentifier="store-0", MasterUserPassword=OF_ACCOUNTS["database"]
@@ -104,19 +107,16 @@ def readable(message: Message) -> bytes:
 def look_at_processes(places: Places, workers: Workers) -> None:
     """What every user of the machine may see of a process: its command line."""
     for process in workers.look():
-        places.add("command lines", process.cmdline())
+        with contextlib.suppress(psutil.NoSuchProcess):
+            places.add("command lines", process.cmdline())
 
 
 def look_at_ray(places: Places, workers: Workers, address: str) -> None:
     for listing in (list_actors, list_jobs, list_nodes, list_tasks, list_workers, list_runtime_envs):
         for entry in listing(address, detail=True, limit=1_000):
             places.add(f"Ray's state: {listing.__name__}", vars(entry) if hasattr(entry, "__dict__") else entry)
-    (folder,) = {
-        argument.partition("=")[2]
-        for process in workers.look()
-        for argument in process.cmdline()
-        if argument.startswith(("--session_dir=", "--session-dir="))
-    }
+    arguments = workers.named("/raylet")[0].cmdline()
+    (folder,) = {each.partition("=")[2] for each in arguments if each.startswith("--session_dir=")}
     for path in Path(folder).rglob("*"):
         if path.is_file():
             places.add(f"Ray's session folder: {path.relative_to(folder)}", path.read_bytes())
@@ -203,11 +203,14 @@ def places(
             assert address
             look_at_ray(found, workers, address[1])
             workers.stop()
-        for arguments in (["runs", "--json"], ["config"], ["config", "--json"], ["dlq", "list"], ["graph"]):
-            command(*arguments, code=0)
-        command("graph", code=4, CARTORAY_NEO4J_PASSWORD=WRONG_PASSWORD)
-        command("serve", code=4, CARTORAY_NEO4J_PASSWORD=WRONG_PASSWORD)
-        command("config", code=2, CARTORAY_KAFKA_SIGNING_KEY=SIGNING_KEY, CARTORAY_KAFKA_TIMEOUT_S="soon")
+        with ThreadPoolExecutor(3) as threads:
+            read = [
+                threads.submit(command, *words, code=0) for words in (["runs", "--json"], ["config"], ["dlq", "list"])
+            ]
+            wrong = {"CARTORAY_NEO4J_PASSWORD": WRONG_PASSWORD}
+            refused = [threads.submit(command, word, code=4, **wrong) for word in ("graph", "serve")]
+            for each in (*read, *refused):
+                each.result()
         look_at_kafka(found, settings)
         look_at_graph(found, driver)
     for path in folder.rglob("*"):

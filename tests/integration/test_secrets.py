@@ -198,7 +198,7 @@ def places(
                 simulated_aws.faults(deny=[])
             look_at_processes(found, workers)
             provider = ("sync", "--provider", "github", "--", "--github-config-env-var", "PLANTED_GITHUB")
-            command(*provider, code=3)
+            command(*provider, code=4)
             address = re.search(r"dashboard (http://\S+?);", workers.log.read_text())
             assert address
             look_at_ray(found, workers, address[1])

@@ -22,10 +22,8 @@ pytestmark = pytest.mark.stack
 MARK = "h0stile"  # in everything that is planted
 CYPHER = (
     f"{MARK}'}}) DETACH DELETE n //",
-    f'{MARK}"}}) MATCH (n) DETACH DELETE n //',
-    f"{MARK}` {{id: 1}}) MATCH (n) DETACH DELETE n //",
-    f"{MARK} $lastupdated item.id {{0}} %s \\u0027) DETACH DELETE n // \\",
-    f"{MARK}\x00\n*/ MATCH (n) DETACH DELETE n /*",
+    f'{MARK}"` {{id: 1}}) MATCH (n) DETACH DELETE n //',
+    f"{MARK}\x00\n*/ $lastupdated item.id {{0}} %s \\u0027) DETACH DELETE n /* \\",
 )
 LINK = "cartography.models.aws.s3.notification:S3BucketToSNSTopicRel"
 
@@ -78,7 +76,7 @@ def test_values_ids_accounts_and_regions_are_never_in_the_text_of_a_query(
         for schema in (RESERVATION, INSTANCE, SECURITY_GROUP, VOLUME)
         for message in messages(
             schema,
-            [row(schema, number, text) for number in range(3)],
+            [row(schema, number, text) for number in range(2)],
             account=text,
             region=text,
             run=f"run-{place}",
@@ -104,13 +102,13 @@ def test_values_ids_accounts_and_regions_are_never_in_the_text_of_a_query(
     ]
     with bench.sink():
         bench.publish([*sent, *steps])
-        events = bench.until(everything_ended(len(sent), len(steps)), timeout_s=60)
+        events = bench.until(everything_ended(len(sent), len(steps)), timeout_s=120)
     assert texts and not [text for text in texts if MARK in text]
     assert not [event for event in events if isinstance(event, MessageRefused)]
     # and they are in the graph as they were, on the nodes of hostile accounts
     found = run(graph, "MATCH (a:AWSAccount)-[:RESOURCE]->(i:AWSEC2Instance) RETURN a.id, i.region, i.state, i.id")
     assert {(account, region) for account, region, _, _ in found} == {(text, text) for text in CYPHER}
-    assert {instance for *_, instance in found} == {f"{text} {number}" for text in CYPHER for number in range(3)}
+    assert {instance for *_, instance in found} == {f"{text} {number}" for text in CYPHER for number in range(2)}
     reasons = {event.step_id: event.reason for event in events if isinstance(event, StepLanded)}
     for place in range(len(CYPHER)):
         refused = [bool(reasons[f"{number}-{place}"]) for number in range(7)]

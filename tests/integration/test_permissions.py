@@ -99,7 +99,7 @@ def recorded(simulated_aws: SimulatedAws, tmp_path_factory: pytest.TempPathFacto
         events.register("after-call.eks.DescribeCluster", _with_entries)
         events.register("before-call.eks.ListAccessEntries", _answered({"accessEntries": [PRINCIPAL]}))
         # a report of what was accessed, which moto does not know either
-        events.register("before-call.iam.GenerateServiceLastAccessedDetails", _answered({"JobId": "report"}))
+        events.register("before-call.iam.GenerateServiceLastAccessedDetails", _answered({"JobId": "0" * 36}))
         report = {"JobStatus": "COMPLETED", "ServicesLastAccessed": []}
         events.register("before-call.iam.GetServiceLastAccessedDetails", _answered(report))
         entry = {"principalArn": PRINCIPAL, "accessEntryArn": f"{PRINCIPAL}/entry", "clusterName": "workloads"}

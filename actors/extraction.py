@@ -28,7 +28,10 @@ Publish = Callable[[RowsHeader, bytes], None]
 
 @dataclass
 class Extracted:
-    """What came of a job so far. `failures`: why parts of it are missing, by region; `broken`: or all that is left."""
+    """What came of a job so far. `failures`: why parts of it are missing, by region; `broken`: or all that is left.
+
+    `cancelled`: its run was, and it ended where it was.
+    """
 
     messages: int = 0
     rows: int = 0
@@ -37,10 +40,13 @@ class Extracted:
     failures: list[str] = field(default_factory=list)
     broken: str = ""
     traceback: str = ""
+    cancelled: bool = False
 
     @property
-    def outcome(self) -> Literal["finished", "partial", "failed"]:
+    def outcome(self) -> Literal["finished", "partial", "failed", "cancelled"]:
         """See `JobEnded`."""
+        if self.cancelled:
+            return "cancelled"
         return "failed" if self.broken else "partial" if self.failures else "finished"
 
     @property

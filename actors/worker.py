@@ -40,6 +40,7 @@ from actors.turns import Turns, slots
 from actors.wrapped.job import WrappedJob
 from actors.wrapped.process import TRACEBACK_MAX, run_in_process
 from actors.wrapped.session import GraphDriver
+from cartoray.cancels import Cancels
 from cartoray.dead_letters import dead_letter_headers
 from cartoray.errors import CartorayError, JobTimedOut, KafkaUnavailable, UnknownModule
 from cartoray.events import Event, JobEnded, JobStarted, Place, key_of
@@ -67,6 +68,10 @@ _ABANDON_S = 2.0  # for a job to notice that nobody waits for it
 
 class Abandoned(Exception):
     """Nobody here wants the job any more: it will be delivered again, to whoever has its partition."""
+
+
+class Cancelled(Exception):
+    """The job's run was: it ends where it is, and its run is told."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ class Worker:
         # people read it: which actor, on which machine, in which process
         self._actor = f"{name}@{socket.gethostname()}:{os.getpid()}"
         self._gate = LagGate(settings)
+        self._cancels = Cancels(settings.kafka, name)
         self._tracker = OffsetTracker()
         self._partitions: set[int] = set()
         self._claims: dict[Place, _Claim] = {}  # jobs that have not ended, in order of delivery
@@ -174,14 +180,17 @@ class Worker:
             on_revoked=self._on_revoked,
         )
         self._gate.start()
+        self._cancels.start()
         try:
-            self._loop(stop)
+            if self._cancels.wait_until_known(stop):
+                self._loop(stop)
         finally:
             self._stopping = True
             self._abandon(list(self._claims.values()))
             for pool in (self._jobs, self._calls):
                 pool.shutdown(wait=False, cancel_futures=True)
             self._gate.close()
+            self._cancels.close()
             try:
                 self._consumer.close()
             finally:
@@ -315,20 +324,25 @@ class Worker:
             claim.future.set_result(None)
 
     def _work(self, job: Job, attempt: str, abandon: threading.Event, earlier: list[Future[None]]) -> None:
-        """Runs in a job's thread. Raises Abandoned and KafkaUnavailable; whatever else happens is the job's end."""
+        """Runs in a job's thread. Raises Abandoned and KafkaUnavailable; whatever else happens is the job's end.
+
+        Of a run that was cancelled before, only the end is told.
+        """
         limits = self._settings.intel
         began_s, counted_from_s = time.monotonic(), self._gate.clock_s()
 
         def check() -> None:
             if abandon.is_set():
                 raise Abandoned
+            if job.run_id in self._cancels:
+                raise Cancelled
             if self._gate.clock_s() - counted_from_s > limits.job_timeout_s:
                 setting = variable("intel", "job_timeout_s")
                 raise JobTimedOut(f"It took more than {limits.job_timeout_s:g} s ({setting}).")
 
-        check()
         name = {"run_id": job.run_id, "job_id": job.job_id, "attempt": attempt}
-        self._publish(JobStarted(**name, actor=self._actor, at_ms=_now_ms()))  # 1
+        if job.run_id not in self._cancels:
+            self._publish(JobStarted(**name, actor=self._actor, at_ms=_now_ms()))  # 1
         self._on_point("after_start")
         found, acknowledged = self._extract(job, attempt, earlier, check)  # 2
         self._on_point("after_extract")
@@ -364,6 +378,7 @@ class Worker:
             return 0
 
         try:
+            check()
             if job.provider != "aws":
                 outcome = run_in_process(self._settings, job, attempt, check)
                 found = Extracted(rows=outcome.rows, broken=outcome.broken, traceback=outcome.traceback)
@@ -391,6 +406,8 @@ class Worker:
             outbox.release()
         except (Abandoned, KafkaUnavailable):
             raise
+        except Cancelled:
+            found.cancelled = True
         except CartorayError as error:
             found.broken = str(error)
         except Exception as error:  # a bug, or an answer of a form that nobody expected: this job's alone

@@ -8,6 +8,9 @@ A job is *landed* when an attempt finished and all messages it announced are in 
 skipped. All three have *ended*. A job that could not have all that it asked for has failed as well, but what needs it
 is not skipped: what it did find is in the graph, and true.
 
+A run that is *cancelled* owes nothing any more, and its jobs that are not under way have ended; it has when no job is
+left that is. One that was complete when the cancel came stays complete: whether it was, the times of its events say.
+
 What follows is owed to an account, and then to the run, in this order, each as soon as what is before it has landed:
 
     jobs that need others    one by one, when those have landed, and are cleaned up where that is asked for
@@ -41,6 +44,7 @@ from cartoray.events import (
     Place,
     PoolScaled,
     QueryLanded,
+    RunCancelled,
     RunPlanned,
     RunPublished,
     StepLanded,
@@ -62,9 +66,10 @@ class JobState(StrEnum):
     LANDED = "landed"
     FAILED = "failed"
     SKIPPED = "skipped"
+    CANCELLED = "cancelled"
 
 
-ENDED = frozenset({JobState.LANDED, JobState.FAILED, JobState.SKIPPED})
+ENDED = frozenset({JobState.LANDED, JobState.FAILED, JobState.SKIPPED, JobState.CANCELLED})
 
 
 class Standing(StrEnum):
@@ -79,6 +84,7 @@ class Outcome(StrEnum):
     COMPLETE = "complete"
     WITH_FAILURES = "complete with failed jobs"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True)
@@ -114,19 +120,21 @@ class _Attempt:
     def state(self) -> JobState:
         if self.ended is None:
             return JobState.STARTED
+        if self.ended.outcome == "cancelled":
+            return JobState.CANCELLED
         if not self.settled:
             return JobState.LANDING
         return JobState.LANDED if self.ended.outcome == "finished" and not self.refused else JobState.FAILED
 
     @property
     def standing(self) -> Standing:
-        if self.state not in ENDED:
+        if self.state not in ENDED or self.state is JobState.CANCELLED:
             return Standing.OPEN
         usable = self.ended is not None and self.ended.outcome != "failed" and not self.refused
         return Standing.USABLE if usable else Standing.ABSENT
 
 
-_BEST = (JobState.LANDED, JobState.LANDING, JobState.FAILED, JobState.STARTED)
+_BEST = (JobState.LANDED, JobState.LANDING, JobState.FAILED, JobState.CANCELLED, JobState.STARTED)
 _BEST_STANDING = (Standing.USABLE, Standing.OPEN, Standing.ABSENT)
 
 
@@ -145,6 +153,7 @@ class RunState:
         self.run_id = run_id
         self.run: Run | None = None
         self.published = False
+        self.cancelled_ms: int | None = None  # when, if it was
         self.steps: dict[str, StepLanded] = {}
         self.last_event_ms = 0
         self._attempts: dict[str, dict[str, _Attempt]] = {}
@@ -162,7 +171,10 @@ class RunState:
         """Adds a fact. Raises UnreadableMessage for an event of another run."""
         if run_of(event) != self.run_id:
             raise UnreadableMessage(f"An event of run {run_of(event)} for the state of {self.run_id}.")
-        self.last_event_ms = max(self.last_event_ms, getattr(event, "at_ms", 0))
+        if isinstance(event, RunCancelled) or (isinstance(event, JobEnded) and event.outcome == "cancelled"):
+            self._cancel(event.at_ms)  # a worker may have heard of it before we did
+        else:
+            self.last_event_ms = max(self.last_event_ms, getattr(event, "at_ms", 0))
         match event:
             case RunPlanned():
                 self._plan(event.run)
@@ -174,7 +186,7 @@ class RunState:
             case JobReleased():
                 self._released.add(event.job_id)
                 self._refresh(event.job_id)
-            case PoolScaled():
+            case PoolScaled() | RunCancelled():
                 pass
             case _:
                 self._apply_to_attempt(event)
@@ -208,6 +220,13 @@ class RunState:
         for job in run.jobs():
             self._refresh(job.job_id)
 
+    def _cancel(self, at_ms: int) -> None:
+        known = self.cancelled_ms is not None
+        self.cancelled_ms = min(at_ms, self.cancelled_ms) if self.cancelled_ms is not None else at_ms
+        if self.run is not None and not known:
+            for job in self.run.jobs():
+                self._refresh(job.job_id)
+
     def _refresh(self, job: str) -> None:
         if self.run is None:
             return  # its events are kept, and counted when the plan arrives
@@ -234,10 +253,14 @@ class RunState:
     def _state_now(self, job: str, account: str, module: str) -> tuple[JobState, Standing]:
         if attempts := self._attempts.get(job, {}).values():
             state = min((attempt.state for attempt in attempts), key=_BEST.index)
-            return state, min((attempt.standing for attempt in attempts), key=_BEST_STANDING.index)
-        if self._absent_needs(account, module):
-            return JobState.SKIPPED, Standing.ABSENT
-        return JobState.PLANNED, Standing.OPEN
+            standing = min((attempt.standing for attempt in attempts), key=_BEST_STANDING.index)
+        elif self._absent_needs(account, module):
+            state, standing = JobState.SKIPPED, Standing.ABSENT
+        else:
+            state, standing = JobState.PLANNED, Standing.OPEN
+        if self.cancelled_ms is not None and state in (JobState.PLANNED, JobState.LANDING):
+            state = JobState.CANCELLED
+        return state, standing
 
     def _absent_needs(self, account: str, module: str) -> list[str]:
         """The needs of a job that failed or were skipped; of one for all accounts, in any of these."""
@@ -374,6 +397,11 @@ class RunState:
 
     def owed(self, follow_ups: Mapping[str, FollowUps]) -> Iterator[Step]:
         """Steps that are due and have not landed. The same state gives the same steps, ids included."""
+        if self.cancelled_ms is None:
+            yield from self._owed(follow_ups)
+
+    def _owed(self, follow_ups: Mapping[str, FollowUps]) -> Iterator[Step]:
+        """As if it had not been cancelled."""
         if self.run is None or not self.published:
             return
         for account in self.run.accounts:
@@ -477,8 +505,18 @@ class RunState:
         return tuple(sorted({place for attempt in attempts for place in attempt.untouched}))
 
     def is_complete(self, follow_ups: Mapping[str, FollowUps]) -> bool:
-        """All jobs have ended, and nothing more is owed."""
-        return self.published and self.jobs_open == 0 and self.run is not None and not any(self.owed(follow_ups))
+        """All jobs have ended, and nothing more is owed; and that was so before it was cancelled, if it was."""
+        if self.cancelled_ms is not None and (
+            self.last_event_ms > self.cancelled_ms or self.jobs()[JobState.CANCELLED]
+        ):
+            return False
+        return self.published and self.jobs_open == 0 and self.run is not None and not any(self._owed(follow_ups))
+
+    def ended(self, follow_ups: Mapping[str, FollowUps]) -> Outcome | None:
+        """How the run ended; None while it goes on."""
+        if self.is_complete(follow_ups):
+            return self.outcome
+        return Outcome.CANCELLED if self.cancelled_ms is not None and self.jobs_open == 0 else None
 
     @property
     def outcome(self) -> Outcome:

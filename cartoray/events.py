@@ -53,6 +53,14 @@ class RunPublished(Frozen):
     run_id: str
 
 
+class RunCancelled(Frozen):
+    """The run was asked to stop: nothing more of it is started, and nothing of it is deleted any more."""
+
+    kind: Literal["run_cancelled"] = "run_cancelled"
+    run_id: str
+    at_ms: int
+
+
 class JobStarted(Frozen):
     kind: Literal["job_started"] = "job_started"
     run_id: str
@@ -74,15 +82,16 @@ class JobEnded(Frozen):
     """An attempt ended and all `messages` that it published are acknowledged by Kafka (sequences 0 … messages-1).
 
     *partial*: it failed, since the cloud refused or did not answer a part of it, but what it found was published, and
-    is true. `reason` says why it failed, in words that need no log, `traceback` where in the code, for a module that
-    raised. `skipped_regions` are not enabled for the account.
+    is true. *cancelled*: its run was, so it was not begun, or ended half-way. `reason` says why it failed, in words
+    that need no log, `traceback` where in the code, for a module that raised. `skipped_regions` are not enabled for the
+    account.
     """
 
     kind: Literal["job_ended"] = "job_ended"
     run_id: str
     job_id: JobId
     attempt: str
-    outcome: Literal["finished", "partial", "failed"]
+    outcome: Literal["finished", "partial", "failed", "cancelled"]
     messages: int
     rows: int
     calls: int
@@ -170,6 +179,7 @@ class PoolScaled(Frozen):
 Event = Annotated[
     RunPlanned
     | RunPublished
+    | RunCancelled
     | JobReleased
     | JobStarted
     | JobEnded
@@ -197,7 +207,7 @@ def run_of(event: Event) -> str:
 def key_of(event: Event) -> str:
     """The event's key on `run_events`: a fact told twice has the same key, so compaction drops the repetition."""
     match event:
-        case RunPlanned() | RunPublished():
+        case RunPlanned() | RunPublished() | RunCancelled():
             what = ""
         case JobReleased():
             what = event.job_id

@@ -411,10 +411,13 @@ class GroupConsumer:
 class Follower:
     """Reads a whole topic, without a group: a view that can be rebuilt at any time.
 
-    From its beginning; or, `from_end`, what is published from now on.
+    From its beginning; or, `from_end`, what is published from now on. `idle_ms`: for which the broker lets a question
+    wait while there is nothing; that there is nothing is known so late, what comes is there at once.
     """
 
-    def __init__(self, settings: KafkaSettings, topic: str, name: str, *, from_end: bool = False) -> None:
+    def __init__(
+        self, settings: KafkaSettings, topic: str, name: str, *, from_end: bool = False, idle_ms: int = 100
+    ) -> None:
         self._settings = settings
         self._ends = Admin(settings).end_offsets(topic)
         self._consumer = Consumer(
@@ -424,7 +427,7 @@ class Follower:
                     "group.id": f"{name}-unused",
                     "client.id": name,
                     "enable.auto.commit": False,
-                    "fetch.wait.max.ms": 100,  # of a broker's answer that there is nothing more
+                    "fetch.wait.max.ms": idle_ms,
                     "enable.partition.eof": True,
                     "auto.offset.reset": "earliest",
                 },

@@ -24,11 +24,12 @@ class Topics:
     jobs: Topic  # key: account, so that one actor holds an account's credentials, clients and rate limiter
     data: Topic  # key: account; order inside a partition puts cleanup after its data without a lock
     events: Topic  # key: the fact, so that compaction drops what was told twice
+    cancels: Topic  # key: the run; see `cartoray.cancels`
     ledger: Topic  # key: who counts; see `ingestion.ledger`
     dead_letters: Topic  # key: that of the message
 
     def __iter__(self) -> Iterator[Topic]:
-        return iter((self.jobs, self.data, self.events, self.ledger, self.dead_letters))
+        return iter((self.jobs, self.data, self.events, self.cancels, self.ledger, self.dead_letters))
 
 
 def topics(settings: KafkaSettings) -> Topics:
@@ -52,6 +53,8 @@ def topics(settings: KafkaSettings) -> Topics:
                 "max.message.bytes": str(settings.message_bytes_max + 200_000),  # a plan of 10,000 accounts has 500 KB
             },
         ),
+        # 1 partition, since every worker reads all of it when it starts
+        cancels=Topic(name("run_cancels"), 1, {"cleanup.policy": "compact,delete", "retention.ms": retention}),
         ledger=Topic(
             name("graph_ledger"),
             1,  # since it is read in order

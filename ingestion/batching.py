@@ -37,6 +37,10 @@ class RowsItem:
     rows: Rows
     constants: Mapping[str, Any]  # what all rows share, of which the schema reads something
 
+    @property
+    def run_id(self) -> str:
+        return self.header.run_id
+
     def halves(self) -> tuple[RowsItem, RowsItem]:
         half = len(self.rows) // 2
         return replace(self, rows=self.rows[:half]), replace(self, rows=self.rows[half:])
@@ -49,6 +53,10 @@ class StepItem:
     message: Message
     step: Step
 
+    @property
+    def run_id(self) -> str:
+        return self.step.run_id
+
 
 @dataclass(frozen=True)
 class QueryItem:
@@ -57,6 +65,10 @@ class QueryItem:
     message: Message
     origin: Origin
     query: Query
+
+    @property
+    def run_id(self) -> str:
+        return self.origin.run_id
 
 
 Barrier = StepItem | QueryItem

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from cartoray.cancels import Cancels
 from cartoray.dead_letters import dead_letter_headers
 from cartoray.errors import GraphUnavailable, UnreadableMessage
 from cartoray.events import BatchLanded, Event, MessageRefused, Place, StepLanded, key_of
@@ -97,6 +98,7 @@ class Sink:
         self._tracker = OffsetTracker()
         self._sight = FirstSight()
         self._seen = Seen()
+        self._cancels = Cancels(settings.kafka, name)
         self._partitions: set[int] = set()
         self._under_way: _UnderWay | None = None
         self._stopping = threading.Event()  # nobody wants any work any more, not even the present one
@@ -168,10 +170,13 @@ class Sink:
             on_assigned=self._on_assigned,
             on_revoked=self._on_revoked,
         )
+        self._cancels.start()
         try:
-            self._loop(stop)
+            if self._cancels.wait_until_known(stop):
+                self._loop(stop)
         finally:
             self._stopping.set()
+            self._cancels.close()
             try:
                 self._consumer.close()
             finally:
@@ -273,6 +278,13 @@ class Sink:
 
     def _land(self, batch: Batch, abandon: threading.Event, sight: FirstSight) -> None:
         """Runs in the writer thread. Raises what `Landing` raises, and KafkaUnavailable."""
+
+        wanted = tuple(item for item in batch.items if item.run_id not in self._cancels)
+        if len(wanted) < len(batch.items):
+            log.info("left_out messages=%d reason=their run was cancelled", len(batch.items) - len(wanted))
+            batch = Batch(wanted, batch.reason)
+        if not wanted:
+            return
 
         def pause(delay_s: float) -> bool:
             return abandon.wait(delay_s) or self._stopping.is_set()

@@ -35,7 +35,7 @@ app = typer.Typer(
         cartoray graph
         cartoray down --wipe
 
-    Exit codes: 0 complete, 2 usage, 3 complete with failed jobs, 4 failed, 130 interrupted.
+    Exit codes: 0 complete, 2 usage, 3 complete with failed jobs, 4 failed, 5 cancelled, 130 interrupted.
     """,
 )
 

@@ -51,10 +51,13 @@ def state_of(state: RunState, follow_ups: Mapping[str, FollowUps]) -> str:
     """One word or a few: what a list of runs says."""
     if state.run is None:
         return "unknown: its plan is no longer in Kafka"
+    ended = state.ended(follow_ups)
+    if ended is not None:
+        return ended.value
+    if state.cancelled_ms is not None:
+        return "cancelling"
     if not state.published:
         return "cut off while it was being published: sync again"
-    if state.is_complete(follow_ups):
-        return state.outcome.value
     return "settling" if state.jobs_open == 0 else "running"
 
 
@@ -76,6 +79,8 @@ def progress_line(state: RunState, rows_per_s: float) -> str:
         f"{jobs[JobState.FAILED]} failed, {jobs[JobState.SKIPPED]} skipped; "
         f"{state.rows_landed:,} rows ({rows_per_s:,.0f}/s)"
     )
+    if state.cancelled_ms is not None:
+        return f"{text}; cancelled"
     return text if state.jobs_open or not total else f"{text}; cleaning up and settling"
 
 
@@ -91,7 +96,8 @@ def progress(state: RunState, rows_per_s: float, elapsed_s: float) -> Group:
         f"[green]{jobs[JobState.LANDED]} landed[/]  [cyan]{jobs[JobState.LANDING]} landing[/]  "
         f"[yellow]{jobs[JobState.STARTED]} started[/]  {jobs[JobState.PLANNED]} planned  "
         f"[{'red' if jobs[JobState.FAILED] else 'dim'}]{jobs[JobState.FAILED]} failed[/]  "
-        f"[dim]{jobs[JobState.SKIPPED]} skipped[/]",
+        f"[dim]{jobs[JobState.SKIPPED]} skipped[/]"
+        + (f"  [yellow]{jobs[JobState.CANCELLED]} cancelled[/]" if jobs[JobState.CANCELLED] else ""),
     )
     table.add_row("rows", f"{state.rows_landed:,} in the graph, {rows_per_s:,.0f}/s")
     table.add_row("steps", f"{len(state.steps)} cleanups and settlements done")

@@ -31,7 +31,7 @@ from cartoray.settings import KafkaSettings, Settings, variable
 from cartoray.stack.simulated_aws import UNANSWERED
 from cartoray.topics import topics
 
-EXIT_CODES = {Outcome.COMPLETE: 0, Outcome.WITH_FAILURES: 3, Outcome.FAILED: 4}
+EXIT_CODES = {Outcome.COMPLETE: 0, Outcome.WITH_FAILURES: 3, Outcome.FAILED: 4, Outcome.CANCELLED: 5}
 
 ProviderOption = Annotated[
     list[str] | None,
@@ -373,7 +373,7 @@ def _wait(config: Settings, run: Run, check: Callable[[], None], *, json_: bool)
     except KeyboardInterrupt:
         progress_console.print(
             "\nInterrupted. Nothing is lost: the jobs are in Kafka, and the run goes on wherever `cartoray serve` "
-            f"runs. See it with: cartoray status {run.run_id}",
+            f"runs. See it with: cartoray status {run.run_id}\nStop it with: cartoray cancel {run.run_id}",
             highlight=False,
         )
         return 130
@@ -381,7 +381,7 @@ def _wait(config: Settings, run: Run, check: Callable[[], None], *, json_: bool)
         print(json.dumps(as_dict(state, wanted)))
     else:
         summary(result_console, state, wanted)
-    return EXIT_CODES[state.outcome]
+    return EXIT_CODES[state.ended(wanted) or state.outcome]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Follows one run on `run_events` until it is complete, and shows how it goes."""
+"""Follows one run on `run_events` until it has ended, and shows how it goes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def watch(
     quiet: bool,
     check: Callable[[], None] = lambda: None,
 ) -> RunState:
-    """The state of the run once it is complete. `check` is called several times a second and may raise to end this.
+    """The state of the run once it has ended. `check` is called several times a second and may raise to end this.
 
     Raises KafkaUnavailable, and UsageError when the run was never published as a whole.
     """
@@ -99,7 +99,7 @@ def watch(
             if follower.caught_up:
                 if state.run is None or not state.published:
                     raise UsageError(f"Run {run_id} is not in Kafka, or its publication was cut off.")
-                if state.is_complete(follow_ups):
+                if state.ended(follow_ups) is not None:
                     display.show(state, last=True)
                     return state
                 display.show(state)

@@ -1,4 +1,5 @@
-"""Killing any part in mid-run loses nothing: the run completes, and the graph is that of a run without faults.
+"""Killing any part in mid-run loses nothing: the run completes, and the graph is that of a run without faults. One that
+is cancelled in mid-run deletes nothing.
 
 What is killed is held in mid-run by force, so that no test depends on the speed of the machine: API calls that get no
 answer hold the intel actors, a lock in Neo4j holds the ingestion actors. After the kill both are let go.
@@ -7,6 +8,7 @@ answer hold the intel actors, a lock in Neo4j holds the ingestion actors. After 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,13 +19,13 @@ import neo4j
 import psutil
 import pytest
 from parity.graph import Graph, compare, scope_of, snapshot
-from support.commands import EC2, Done, Workers, alive, cartoray, environment, serving, wait_for
+from support.commands import EC2, Done, Workers, alive, cartoray, environment, one_line_error, serving, wait_for
 from support.databases import empty, open_graph, run, wipe
 
 from actors.modules import modules
 from cartoray.cluster.coordinator import read_event
 from cartoray.completion import JobState, RunState
-from cartoray.events import Event, JobEnded, JobStarted, run_of
+from cartoray.events import Event, JobEnded, JobStarted, StepLanded, run_of
 from cartoray.kafka import read_all
 from cartoray.settings import Settings
 from cartoray.stack.simulated_aws import SimulatedAws
@@ -178,11 +180,18 @@ def crew(
 
 @contextlib.contextmanager
 def scenario(crew: Crew, held: Sequence[str] = ()) -> Iterator[Scenario]:
+    wipe(crew.graph)
+    assert run(crew.graph, _STALE, accounts=list(crew.aws.accounts))
+    with syncing(crew, held) as one:
+        yield one
+
+
+@contextlib.contextmanager
+def syncing(crew: Crew, held: Sequence[str] = ()) -> Iterator[Scenario]:
+    """Over what is in the graph."""
     regions = [word for region in crew.aws.regions for word in ("--region", region)]
     command = ("sync", "--organization", "--scope", EC2, *regions, "--json")
     before = frozenset(run_of(event) for event in _events(crew.settings))
-    wipe(crew.graph)
-    assert run(crew.graph, _STALE, accounts=list(crew.aws.accounts))
     with ThreadPoolExecutor(1) as pool:
         try:
             hang = [{"account": account, "region": HELD_REGION, "action": "ec2:*"} for account in held]
@@ -246,6 +255,46 @@ def test_a_run_completes_when_an_ingestion_actor_is_killed_inside_of_a_transacti
         found = one.complete()
         assert one.state().rows_landed > landed
         assert_replaced(one.workers, "ray::IngestionActor", victim)
+    assert_same(undisturbed, found)
+
+
+def test_a_run_that_is_cancelled_ends_at_once_deletes_nothing_and_the_next_one_is_whole(
+    crew: Crew, undisturbed: Graph
+) -> None:
+    def said(*command: str) -> Done:
+        return cartoray(*command, environment=crew.environment, folder=crew.folder)
+
+    accounts = crew.aws.accounts
+    crew.aws.faults(latency_ms=200)
+    try:
+        with scenario(crew, accounts) as one:
+            one.wait_until_only_held_jobs_are_open(accounts)
+            run_id = one.state().run_id
+            began_s = time.monotonic()
+            told = said("cancel", run_id, "--json").expect(0).result
+            ended = one.done.result(60).expect(5).result
+            took_s = time.monotonic() - began_s
+            events = one.events()
+    finally:
+        crew.aws.faults(latency_ms=0)
+    print(f"ended {took_s:.1f} s after it was to be cancelled")
+    assert took_s < 30  # half of that are the two commands' own beginnings; calls without answer take 60 s
+    assert (told["state"], ended["state"]) == ("cancelling", "cancelled")
+    held = len(accounts) * (len(MODULES) - 1)
+    assert (ended["jobs"]["cancelled"], ended["jobs"]["landed"]) == (held, len(accounts))
+    assert (ended["nodes_deleted"], ended["failures"], ended["skipped"]) == (0, [], [])
+    assert not [event for event in events if isinstance(event, StepLanded)]
+    stale = "MATCH (n) WHERE n.id CONTAINS '-gone-' RETURN count(n)"
+    with crew.graph.session() as session:
+        assert session.run(stale).single(strict=True).value() == 40 * len(accounts)
+    assert said("status", run_id, "--json").expect(0).result["state"] == "cancelled"
+    assert said("runs", "--json").expect(0).result[0]["state"] == "cancelled"
+    assert said("cancel", run_id, "--json").expect(0).result["cancelled_before"]
+    assert "No run begins with 'x'" in one_line_error(said("cancel", "x").expect(2))
+    with syncing(crew) as following:
+        found = following.complete()
+    whole = one_line_error(said("cancel", following.state().run_id).expect(2))
+    assert whole.endswith("has ended (complete): there is nothing to cancel.")
     assert_same(undisturbed, found)
 
 

@@ -28,10 +28,13 @@ from ingestion_rows import (
 )
 from ingestion_topics import Bench, sequences
 
+from cartoray import wire
+from cartoray.cancels import publish_cancel
 from cartoray.dead_letters import read_dead_letter
-from cartoray.events import BatchLanded, Deferral, MessageRefused, StepLanded
+from cartoray.events import BatchLanded, Deferral, MessageRefused, RunCancelled, StepLanded
 from cartoray.kafka import read_all
 from cartoray.messages import Message
+from cartoray.queries import Query, encode_query
 from cartoray.settings import Settings
 from cartoray.steps import CleanupNodes, DeriveLinks, Settle
 from ingestion.sink import Sink
@@ -223,6 +226,29 @@ def test_a_cleanup_runs_after_the_data_before_it_and_before_the_data_behind_it(
     assert (step.nodes_deleted, step.relationships_deleted, step.reason) == (6, 6, "")
     found = run(graph, "MATCH (n:AWSEC2Instance) RETURN n.id ORDER BY n.id")
     assert found == [[f"i-{ACCOUNT}-{number:05}"] for number in range(4)] + [["i-late"]]
+
+
+def test_of_a_cancelled_run_nothing_lands_and_nothing_is_deleted_any_more(bench: Bench, graph: neo4j.Driver) -> None:
+    old = list(messages(INSTANCE, instances(10), tag=TAG - 1, run="old", module="old"))
+    with bench.sink() as sink:
+        bench.publish(old)
+        bench.until(bench.landed(1))
+        before = snapshot(graph)
+        publish_cancel(bench.settings.kafka, RunCancelled(run_id="run-1", at_ms=1))
+        while "run-1" not in sink._cancels:
+            time.sleep(0.05)
+        header = wire.Origin("run-1", TAG, f"run-1/{ACCOUNT}/query", "attempt-1", 0)
+        value = encode_query(Query("MATCH (n:AWSEC2Instance) DETACH DELETE n", {}))
+        query = Message("", 0, 0, ACCOUNT.encode(), value, dict(wire.query_headers(header)))
+        cleanup = bench.step(CleanupNodes(schema_path=INSTANCE))
+        of_it = [*messages(INSTANCE, instances(4), per_message=1, module="new"), query, cleanup]
+        bench.publish([*of_it, *old])  # behind these in their partition
+        bench.until(lambda events: sequences(events).total() == 2)
+    with bench.sink():  # one that comes later knows of it as well
+        bench.publish([*of_it, *old])
+        bench.until(lambda events: sequences(events).total() == 3)
+    assert snapshot(graph) == before
+    assert {type(event) for event in bench.events()} == {BatchLanded, RunCancelled}
 
 
 def test_a_run_does_not_look_for_what_is_stale_among_nodes_that_it_made_itself(

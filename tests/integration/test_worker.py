@@ -20,9 +20,10 @@ from cartography.models.aws.ec2.reservations import EC2ReservationSchema
 
 from actors.modules import Call, Item, NativeModule, Place, Shape, Shaped, Table
 from actors.worker import Worker
+from cartoray.cancels import publish_cancel
 from cartoray.dead_letters import read_dead_letter
 from cartoray.errors import CloudDenied
-from cartoray.events import EVENT, Event, JobEnded, JobStarted
+from cartoray.events import EVENT, Event, JobEnded, JobStarted, RunCancelled
 from cartoray.jobs import Account, Job
 from cartoray.kafka import Admin, GroupConsumer, Publisher, read_all
 from cartoray.messages import Message
@@ -414,6 +415,57 @@ def test_a_job_that_takes_too_long_fails_and_names_the_setting(stack_settings: S
     assert ended[job("second").job_id][0].outcome == "finished"
     bench.whole(job("second"))
     bench.publisher.close()
+
+
+# ---- runs that are cancelled ---------------------------------------------------------------------------------------
+
+
+def test_of_a_cancelled_run_what_is_under_way_ends_and_nothing_more_is_asked_for(bench: Bench) -> None:
+    under_way, waiting = job("first"), [job("second", ONE, "first"), *(job("third", f"{n:012}") for n in range(1, 31))]
+    other = job("first", TWO, run="run-2")
+    for each in (under_way, *waiting[1:], other):  # `second` is asked for, and waits for `first` to publish
+        bench.cloud.gates[each.account.id, each.module] = threading.Event()
+    bench.publish(under_way, *waiting, other)
+    with bench.running() as worker:
+        bench.until(lambda: bench.cloud.answered[ONE, "second"] == len(REGIONS))
+        bench.until(lambda: len(worker.status().jobs) == 6)
+        publish_cancel(bench.settings.kafka, RunCancelled(run_id="run-1", at_ms=1))
+        ended = bench.until_ended(under_way, *waiting)
+        bench.cloud.gates[TWO, "first"].set()
+        bench.until_ended(other)
+        bench.until(lambda: not worker.status().jobs)
+    assert {ended[each.job_id][0].outcome for each in (under_way, *waiting)} == {"cancelled"}
+    started = bench.started()
+    assert len(started.keys() - {other.job_id}) < 10, "those that waited have never begun"
+    assert bench.cloud.answered.keys() == {(ONE, "second"), (TWO, "first")}
+    bench.whole(under_way, *waiting, other)
+    assert {each.job_id for each in bench.sent()} == {other.job_id}
+    with bench.running("intel-1"):  # who comes later knows of it as well
+        bench.publish(job("account"), job("account", TWO, run="run-2"))
+        bench.until_ended(job("account"), job("account", TWO, run="run-2"))
+    assert bench.ended()[job("account").job_id][0].outcome == "cancelled"
+    assert bench.started()[job("account").job_id] == 0
+    bench.whole(job("account", TWO, run="run-2"))
+
+
+def test_what_a_cancelled_job_has_published_it_announces(bench: Bench) -> None:
+    gate = bench.cloud.gates[ONE, "first"] = threading.Event()
+    pages = bench.cloud.pages
+
+    def all_but_a_page_hang(account: Account, role: str | None, region: str | None, call: Call, check: Check) -> Any:
+        if region == REGIONS[0]:
+            yield [{"id": "found", "owner": account.id}]
+        yield from pages(account, role, region, call, check)
+
+    bench.cloud.pages = all_but_a_page_hang  # type: ignore[method-assign]
+    bench.publish(job("first"))
+    with bench.running():
+        bench.until(lambda: bool(bench.sent()))
+        publish_cancel(bench.settings.kafka, RunCancelled(run_id="run-1", at_ms=1))
+        (end,) = bench.until_ended(job("first"))[job("first").job_id]
+    gate.set()
+    assert (end.outcome, end.messages, end.rows) == ("cancelled", 1, 1)
+    bench.whole(job("first"))
 
 
 # ---- what waits for ingestion --------------------------------------------------------------------------------------

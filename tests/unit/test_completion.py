@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from cartoray.events import (
     JobStarted,
     MessageRefused,
     QueryLanded,
+    RunCancelled,
     RunPlanned,
     RunPublished,
     StepLanded,
@@ -398,3 +400,177 @@ def test_a_job_that_lands_after_all_brings_back_what_was_skipped_for_it() -> Non
 def _cleanup_of_x(account: str) -> str:
     state = state_after(*waiting(), *whole(account, "x"))
     return next(step.step_id for step in state.owed(FOLLOW_UPS))
+
+
+# ---- runs that are cancelled ---------------------------------------------------------------------------------------
+
+
+def cancelled(at_ms: int = 7) -> RunCancelled:
+    return RunCancelled(run_id="r1", at_ms=at_ms)
+
+
+def given_up(account: str, module: str, attempt: str, at_ms: int = 8) -> JobEnded:
+    """What a worker tells of a job whose run was cancelled."""
+    end = ended(account, module, 1, attempt=attempt)
+    return end.model_copy(update={"outcome": "cancelled", "at_ms": at_ms})
+
+
+def started(account: str, module: str, attempt: str = "a1", at_ms: int = 4) -> JobStarted:
+    return JobStarted(run_id="r1", job_id=job_id("r1", account, module), attempt=attempt, actor="i", at_ms=at_ms)
+
+
+def test_a_cancelled_run_ends_when_its_jobs_under_way_have_and_owes_nothing() -> None:
+    state = state_after(*planned(), *(event for module in RUN.modules for event in whole(A, module)))
+    tell(state, started(B, "x"), ended(B, "y", 2))
+    assert [step.account_id for step in state.owed(FOLLOW_UPS)] == [A]
+    tell(state, cancelled())
+    assert not list(state.owed(FOLLOW_UPS))
+    assert state.ended(FOLLOW_UPS) is None
+    assert [state.job_state(B, module) for module in RUN.modules] == ["cancelled", "started", "cancelled"]
+    tell(state, given_up(B, "x", "a1"))
+    assert state.ended(FOLLOW_UPS) is Outcome.CANCELLED
+    assert not state.is_complete(FOLLOW_UPS)
+    assert dict(state.jobs()) == {JobState.LANDED: 3, JobState.CANCELLED: 3}
+    assert (state.failures(), state.skipped()) == ([], [])
+
+
+def test_a_worker_that_hears_of_the_cancel_first_causes_no_cleanup() -> None:
+    """The other jobs have landed, so that without the cancel only the failed one's cleanup would be left out."""
+    events = [event for event in everything() if getattr(event, "job_id", "") != job_id("r1", B, "y")]
+    state = state_after(*planned(), *events, given_up(B, "y", "a1"))
+    assert not list(state.owed(FOLLOW_UPS))
+    assert state.ended(FOLLOW_UPS) is Outcome.CANCELLED
+
+
+def test_a_job_of_a_member_that_died_ends_when_the_next_one_gives_it_up() -> None:
+    state = state_after(*planned(), started(A, "x", "died"), cancelled())
+    assert state.ended(FOLLOW_UPS) is None
+    tell(state, given_up(A, "x", "next"))
+    assert state.ended(FOLLOW_UPS) is Outcome.CANCELLED
+
+
+def test_a_cancel_that_comes_after_all_has_landed_changes_nothing() -> None:
+    state = state_after(*planned(), *everything())
+    land_owed(state)  # at 9
+    tell(state, cancelled(9), given_up(A, "x", "delivered again", at_ms=12))
+    assert state.ended(FOLLOW_UPS) is state.outcome is Outcome.COMPLETE
+    late = state_after(*planned(), *everything())
+    land_owed(late)
+    tell(late, cancelled(8))  # the last step was under way then: who waited has seen the run end as cancelled
+    assert late.ended(FOLLOW_UPS) is Outcome.CANCELLED
+
+
+def test_what_was_skipped_before_is_not_called_cancelled_and_what_a_cancelled_job_is_needed_by_is() -> None:
+    state = state_after(*waiting(), ended(A, "x", 0, failed="raised"), cancelled())
+    assert state.job_state(A, "reads") is JobState.SKIPPED
+    assert state.job_state(B, "reads") is JobState.CANCELLED
+    assert state.ended(FOLLOW_UPS) is Outcome.CANCELLED
+    assert not due(state)
+
+
+@given(st.randoms(use_true_random=False), st.integers(0, 3))
+def test_of_a_cancelled_run_too_order_and_repetition_change_nothing(chance: random.Random, repeated: int) -> None:
+    events = [
+        *planned(),
+        *[event for event in everything() if getattr(event, "job_id", "").split("/")[1:] != [B, "y"]],
+        started(B, "y"),
+        given_up(B, "y", "a1"),
+        ended(A, "x", 2, attempt="a3"),
+        cancelled(7),
+        cancelled(6),
+    ]
+    told = events + chance.choices(events, k=repeated)
+    chance.shuffle(told)
+    expected, state = state_after(*events), state_after(*told)
+    assert (view(state), state.cancelled_ms) == (view(expected), 6)
+    assert state.ended(FOLLOW_UPS) is expected.ended(FOLLOW_UPS) is Outcome.CANCELLED
+
+
+class _Play:
+    """A run as workers, ingestion and a coordinator carry it out, one move after the other, in any order."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance, self.state, self.now_ms = chance, RunState("r1"), 1
+        self.jobs = [job for job in WAITING.jobs() if not WAITING.held(job.module)]  # on `intel_jobs`
+        self.known = {job.job_id for job in self.jobs}
+        self.under_way: list[tuple[str, str, str]] = []  # account, module, attempt
+        self.rows: list[tuple[str, str, str]] = []  # on `graph_data`, as are the steps
+        self.steps: list[str] = []
+        self.published: list[tuple[int, str]] = []
+        tell(self.state, *waiting())
+
+    def moves(self) -> list[str]:
+        ready = {"take": self.jobs, "end": self.under_way, "die": self.under_way, "land": self.rows, "do": self.steps}
+        return [name for name, what in ready.items() if what]
+
+    def any_of(self, what: list[Any]) -> Any:
+        return what.pop(self.chance.randrange(len(what)))
+
+    def move(self, name: str, *, heard: bool) -> None:
+        """`heard`: worker and ingestion know that the run was cancelled."""
+        self.now_ms += 1
+        match name:
+            case "take":
+                job = self.any_of(self.jobs)
+                whose = job.account.id, job.module, f"a{self.now_ms}"
+                if heard:
+                    tell(self.state, given_up(*whose, at_ms=self.now_ms))
+                else:
+                    self.under_way.append(whose)
+                    tell(self.state, started(*whose, at_ms=self.now_ms))
+            case "end":
+                whose = self.any_of(self.under_way)
+                if heard:
+                    tell(self.state, given_up(*whose, at_ms=self.now_ms))
+                else:
+                    self.rows.append(whose)
+                    end = ended(whose[0], whose[1], attempt=whose[2])
+                    tell(self.state, end.model_copy(update={"at_ms": self.now_ms}))
+            case "die":  # and is delivered again
+                account, module, _ = self.any_of(self.under_way)
+                self.jobs.append(WAITING.job(Account(id=account), module))
+            case "land":
+                account, module, attempt = self.any_of(self.rows)
+                if not heard:
+                    batch = landed(account, module, 0, attempt=attempt).model_copy(update={"at_ms": self.now_ms})
+                    tell(self.state, batch)
+            case "do":
+                step = self.any_of(self.steps)
+                if not heard:
+                    tell(self.state, StepLanded(run_id="r1", step_id=step, at_ms=self.now_ms))
+
+    def coordinate(self) -> None:
+        for step in self.state.owed(FOLLOW_UPS):
+            if step.step_id not in {name for _, name in self.published}:
+                self.published.append((self.now_ms, step.step_id))
+                self.steps.append(step.step_id)
+        for job in self.state.due(FOLLOW_UPS):
+            if job.job_id not in self.known:
+                self.known.add(job.job_id)
+                self.jobs.append(job)
+            tell(self.state, JobReleased(run_id="r1", job_id=job.job_id))
+
+
+@given(st.randoms(use_true_random=False), st.integers(0, 60))
+def test_cancelled_at_any_moment_a_run_ends_and_nothing_is_cleaned_up_after(chance: random.Random, at: int) -> None:
+    play = _Play(chance)
+    play.coordinate()
+    count = 0
+    while count < at and (moves := play.moves()):
+        dies = "die" in moves and chance.random() < 0.05
+        play.move("die" if dies else chance.choice([move for move in moves if move != "die"]), heard=False)
+        play.coordinate()
+        count += 1
+    before = play.state.ended(FOLLOW_UPS)
+    assert (before is None) == bool(play.moves()), "the play goes on until the run is complete"
+    play.now_ms += 1
+    cancelled_ms = play.now_ms
+    tell(play.state, cancelled(cancelled_ms))
+    while moves := play.moves():
+        # some hear of it later than others
+        play.move(chance.choice([move for move in moves if move != "die"]), heard=chance.random() < 0.7)
+        play.coordinate()
+    assert all(published_ms < cancelled_ms for published_ms, _ in play.published)
+    assert play.state.ended(FOLLOW_UPS) is (before or Outcome.CANCELLED)
+    assert not list(play.state.owed(FOLLOW_UPS))
+    assert not play.state.due(FOLLOW_UPS)

@@ -1,4 +1,7 @@
-"""Which of the jobs that a member has taken is next: urgent ones first, and no account has all slots. Pure."""
+"""Which of the jobs that a member has taken is next: urgent ones first, and no account has all slots. Pure.
+
+One that must be alone goes before all others, and waits until nothing runs.
+"""
 
 from __future__ import annotations
 
@@ -37,18 +40,23 @@ class Turns(Generic[K]):
         self._others: _Lines[K] = OrderedDict()
         self._running: dict[K, str] = {}  # → account
         self._of_account: Counter[str] = Counter()
+        self._alone: set[K] = set()  # that wait or run
 
     @property
     def running(self) -> Collection[K]:
         """Jobs that have a slot."""
         return self._running.keys()
 
-    def add(self, key: K, *, run: str, account: str, urgent: bool) -> None:
+    def add(self, key: K, *, run: str, account: str, urgent: bool, alone: bool = False) -> None:
+        if alone:
+            self._alone.add(key)
         lines = self._urgent if urgent else self._others
         lines.setdefault((run, account), deque()).append(key)
 
     def take(self) -> K | None:
         """A job that is to start now, if there is a slot for any."""
+        if self._alone:
+            return self._take_alone()
         free = self._slots.all - len(self._running)
         if free > -self._slots.urgent:
             for line in self._urgent:
@@ -59,8 +67,20 @@ class Turns(Generic[K]):
                     return self._start(self._others, line)
         return None
 
+    def _take_alone(self) -> K | None:
+        """The first that must be alone; before it those that it may wait for while it runs, which have to end."""
+        if self._alone & self._running.keys():
+            return None
+        for lines in (self._urgent, self._others):
+            for line, keys in lines.items():
+                room = 1 if keys[0] in self._alone else self._slots.all
+                if not self._alone.isdisjoint(keys) and len(self._running) < room:
+                    return self._start(lines, line)
+        return None
+
     def ended(self, key: K) -> None:
         """The job has run, or nobody wants it any more."""
+        self._alone.discard(key)
         if (account := self._running.pop(key, None)) is not None:
             self._of_account[account] -= 1
             return

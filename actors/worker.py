@@ -44,10 +44,10 @@ from cartoray.cancels import Cancels
 from cartoray.dead_letters import dead_letter_headers
 from cartoray.errors import CartorayError, JobTimedOut, KafkaUnavailable, UnknownModule
 from cartoray.events import Event, JobEnded, JobStarted, Place, key_of
+from cartoray.in_hand import InHand
 from cartoray.jobs import Job, job_id
 from cartoray.kafka import GroupConsumer, Publisher
 from cartoray.messages import Message
-from cartoray.offsets import OffsetTracker
 from cartoray.planning import unknown_module
 from cartoray.redaction import redaction
 from cartoray.settings import Settings, variable
@@ -129,7 +129,8 @@ class Worker:
         self._actor = f"{name}@{socket.gethostname()}:{os.getpid()}"
         self._gate = LagGate(settings)
         self._cancels = Cancels(settings.kafka, name)
-        self._tracker = OffsetTracker()
+        self._in_hand = InHand(settings.intel.deaths_max)
+        self._deaths = self._in_hand.deaths
         self._partitions: set[int] = set()
         self._claims: dict[Place, _Claim] = {}  # jobs that have not ended, in order of delivery
         self._taken: dict[str, _Claim] = {}  # the same by job
@@ -223,31 +224,49 @@ class Worker:
             self._consumer.go_on()
 
     def _start(self) -> None:
-        """Jobs whose turn it is."""
+        """Jobs whose turn it is. Kafka has their names before they begin: should this process die of one of them."""
+        places = []
         while not self._draining and (place := self._turns.take()) is not None:
+            places.append(place)
+        if not places:
+            return
+        self._deaths.begin(places)
+        self._in_hand.commit(self._consumer, {partition for partition, _ in places})
+        for place in places:
             self._claims[place].began_s = time.monotonic()
             self._jobs.submit(self._run, self._claims[place])
 
     # ---- what comes in -----------------------------------------------------------------------------------------
 
     def _take(self, message: Message) -> None:
-        self._tracker.deliver(message.partition, message.offset)
+        self._in_hand.deliver(message.place)
         try:
             job = Job.model_validate_json(message.value)
         except ValidationError as error:
             self._refuse(message, f"Not a job that this release knows: {_first(error)}.")
-            self._tracker.complete(message.partition, message.offset)
-            self._commit()
             return
         if job.job_id in self._seen or job.job_id in self._taken:
             log.info("job_repeated job=%s", job.job_id)
-            self._tracker.complete(message.partition, message.offset)
-            self._commit()
+            self._done([message.place])
+            return
+        if self._deaths.is_refused(message.place):
+            self._refuse(
+                message,
+                f"Its worker's process died {self._deaths.of(message.place)} times while it was under way, the last "
+                f"time alone ({variable('intel', 'deaths_max')}). The logs of workers and machine may say of what; "
+                "`cartoray dlq replay` repeats it.",
+            )
             return
         before = (job_id(job.run_id, job.account.id, module) for module in job.after)
         claim = _Claim(message, job, [self._taken[each].future for each in before if each in self._taken])
         self._claims[message.place] = self._taken[job.job_id] = claim
-        self._turns.add(message.place, run=job.run_id, account=job.account.id, urgent=job.priority == "high")
+        self._turns.add(
+            message.place,
+            run=job.run_id,
+            account=job.account.id,
+            urgent=job.priority == "high",
+            alone=self._deaths.is_alone(message.place),
+        )
 
     def _forget(self, place: Place) -> _Claim | None:
         claim = self._claims.pop(place, None)
@@ -265,9 +284,11 @@ class Worker:
             reports.append(self._publish(event))
         for report in reports:
             report.result()
+        self._done([message.place])
 
     def _on_assigned(self, partitions: list[int]) -> None:
         self._partitions |= set(partitions)
+        self._in_hand.assigned(self._consumer, partitions)
 
     def _on_revoked(self, partitions: list[int]) -> None:
         """Gives jobs a moment to end, commits what is done, and forgets the rest."""
@@ -279,8 +300,7 @@ class Worker:
         for claim in going:
             self._forget(claim.message.place)
         self._partitions -= set(partitions)
-        commits = {partition: self._tracker.revoke(partition) for partition in partitions}
-        self._consumer.commit({partition: offset for partition, offset in commits.items() if offset is not None})
+        self._in_hand.revoked(self._consumer, partitions)
 
     def _abandon(self, claims: list[_Claim]) -> None:
         for claim in reversed(claims):  # the later first: none may take the end of an earlier one for its turn
@@ -296,6 +316,7 @@ class Worker:
     def _collect(self) -> None:
         """Jobs that have ended: step 5. Does not raise, since librdkafka would lose an error of `_on_revoked`."""
         ended = [place for place in self._turns.running if self._claims[place].future.done()]
+        done: list[Place] = []
         for claim in filter(None, map(self._forget, ended)):
             error = CancelledError() if claim.future.cancelled() else claim.future.exception()
             if error is None:
@@ -303,14 +324,15 @@ class Worker:
                 self._seen[claim.job.job_id] = None
                 if len(self._seen) > _SEEN_MAX:
                     self._seen.popitem(last=False)
-                self._tracker.complete(*claim.message.place)
+                done.append(claim.message.place)
             elif not claim.abandon.is_set():  # else its partition goes, or this member does
                 self._broken = error
-        if ended:
-            self._commit()
+        if done:
+            self._done(done)
 
-    def _commit(self) -> None:
-        self._consumer.commit(self._tracker.take_commits())
+    def _done(self, places: list[Place]) -> None:
+        self._in_hand.complete(places)
+        self._in_hand.commit(self._consumer, {partition for partition, _ in places})
 
     def _run(self, claim: _Claim) -> None:
         """In a thread of the job's own."""

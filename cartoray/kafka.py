@@ -337,7 +337,7 @@ class GroupConsumer:
             on_revoke=lambda _, at: self._revoked([partition.partition for partition in at], on_revoked),
         )
         self._paused: set[int] = set()
-        self._owed: dict[int, int] = {}  # partition → offset that could not be committed yet
+        self._owed: dict[int, tuple[int, str]] = {}  # partition → offset that could not be committed yet, metadata
         self._commit_again_s = 0.0
         self._error = ""
 
@@ -368,16 +368,17 @@ class GroupConsumer:
         self._error = ""
         return _read(raw)
 
-    def commit(self, offsets: Mapping[int, int]) -> bool:
-        """Commits partition → next offset. Blocks for the answer.
+    def commit(self, offsets: Mapping[int, int], metadata: Mapping[int, str] | None = None) -> bool:
+        """Commits partition → next offset, with what `committed` is to answer besides it. Blocks for the answer.
 
         False when the broker refused because the group moved on, or is away. The offsets are kept and tried again, by
         the next commit or poll, until they succeed or their partition is revoked.
         """
-        self._owed.update(offsets)
+        texts = metadata or {}
+        self._owed.update({partition: (offset, texts.get(partition, "")) for partition, offset in offsets.items()})
         if not self._owed:
             return True
-        at = [TopicPartition(self._topic, partition, offset) for partition, offset in self._owed.items()]
+        at = [TopicPartition(self._topic, partition, *owed) for partition, owed in self._owed.items()]
         try:
             self._consumer.commit(offsets=at, asynchronous=False)
         except KafkaException as error:
@@ -386,6 +387,15 @@ class GroupConsumer:
             return False
         self._owed.clear()
         return True
+
+    def committed(self, partitions: Iterable[int]) -> dict[int, tuple[int, str]]:
+        """Partition → offset and metadata, where something was committed. Blocks for the answer, `timeout_s` at most.
+
+        Raises KafkaUnavailable.
+        """
+        asked = [TopicPartition(self._topic, partition) for partition in partitions]
+        found = _answer(self._settings, lambda: self._consumer.committed(asked, self._settings.timeout_s))
+        return {at.partition: (at.offset, at.metadata or "") for at in found if at.offset >= 0}
 
     def hold(self) -> None:
         """Delivers nothing from now on. Partitions that come later are held by the next call; polling must go on."""

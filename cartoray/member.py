@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
+_LOOK_EVERY_S = 0.05
+
+
 class Loop(Protocol):
     """What a member does."""
 
@@ -58,6 +61,11 @@ class Member(ABC):
     async def status(self) -> dict[str, Any]:
         """The fields of the loop's status; empty while it starts."""
         return asdict(self._loop.status()) if self._loop else {}
+
+    async def working(self) -> None:
+        """Returns when it has been given partitions: what it dies of from then on may be what is in them."""
+        while not (await self.status()).get("partitions"):
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def drain(self) -> None:
         """Asks for the end and returns at once; `run` returns when what is under way has ended, or its time is up."""

@@ -12,6 +12,7 @@ from cartoray.errors import IllegalTransition
 class _Partition:
     delivered: deque[int] = field(default_factory=deque)  # not committed yet, ascending
     unfinished: set[int] = field(default_factory=set)
+    position: int | None = None  # of the next message after all that are done
 
 
 class OffsetTracker:
@@ -38,23 +39,17 @@ class OffsetTracker:
         if state is not None:
             state.unfinished.discard(offset)
 
-    def take_commits(self) -> dict[int, int]:
-        """Partition → offset to commit, of those that moved since the last call."""
-        return {partition: offset for partition in self._partitions if (offset := self._advance(partition)) is not None}
-
-    def revoke(self, partition: int) -> int | None:
-        """Forgets the partition. The offset to commit before it goes, if it moved."""
-        offset = self._advance(partition)
-        self._partitions.pop(partition, None)
-        return offset
-
-    def _advance(self, partition: int) -> int | None:
+    def position(self, partition: int) -> int | None:
+        """The offset to commit, whether it moved or not. None: nothing was delivered."""
         state = self._partitions.get(partition)
         if state is None:
             return None
-        last = None
         while state.delivered and state.delivered[0] not in state.unfinished:
-            last = state.delivered.popleft()
-        if last is None:
-            return None
-        return state.delivered[0] if state.delivered else last + 1
+            state.position = state.delivered.popleft() + 1
+        if state.delivered:
+            state.position = state.delivered[0]
+        return state.position
+
+    def revoke(self, partition: int) -> None:
+        """Forgets the partition."""
+        self._partitions.pop(partition, None)

@@ -127,6 +127,12 @@ class IntelSettings(_PoolSettings):
         description="of graph_data that have not landed, from which on intel actors publish no more rows until half of "
         "them are left; kafka.message_bytes_max bounds each, most have far less; 0: no limit",
     )
+    deaths_max: int = Field(
+        3,
+        ge=2,
+        description="of an actor's process with the same job under way, after which the job fails and goes to the dead "
+        "letters; before the last one it is run again alone",
+    )
     drain_s: float = Field(20, gt=0, description="to finish what is under way when asked to stop")
 
 
@@ -163,6 +169,12 @@ class IngestionSettings(_PoolSettings):
     )
     retries_max: int = Field(
         30, ge=0, description="of a transaction on transient errors, back-off between them, before the actor gives up"
+    )
+    deaths_max: int = Field(
+        3,
+        ge=2,
+        description="of an actor's process with the same message in hand, after which the message goes to the dead "
+        "letters; before the last one it is written again alone",
     )
     drain_s: float = Field(20, gt=0, description="to finish what is under way when asked to stop")
 

@@ -18,6 +18,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -29,11 +30,11 @@ from cartoray.cancels import Cancels
 from cartoray.dead_letters import dead_letter_headers
 from cartoray.errors import GraphUnavailable, UnreadableMessage
 from cartoray.events import BatchLanded, Event, MessageRefused, Place, StepLanded, key_of
+from cartoray.in_hand import InHand
 from cartoray.kafka import GroupConsumer, Publisher, read_at
 from cartoray.messages import Message
-from cartoray.offsets import OffsetTracker
 from cartoray.queries import check_signature, decode_query
-from cartoray.settings import Settings
+from cartoray.settings import Settings, variable
 from cartoray.topics import group, topics
 from cartoray.wire import decode_step, kind_of, origin
 from ingestion.attempts import Attempts
@@ -54,6 +55,7 @@ Report = Future[tuple[int, int]]  # done when Kafka has acknowledged a message
 _POLL_BUSY_S = 0.01  # the writer idles for at most this long between two batches
 _POLL_IDLE_S = 0.2
 REASON_MAX = 2_000  # characters; the dead letter itself holds the rest of the truth
+_ANNOUNCED = 100  # messages at a time that Kafka is told of before they are looked at
 _ABANDON_S = 2.0  # for a statement that runs to come back after it was told that nobody waits
 
 
@@ -95,7 +97,10 @@ class Sink:
         limits = settings.ingestion
         self._batcher = Batcher(Limits(limits.batch_rows, limits.batch_bytes, limits.batch_age_ms))
         self._pace = Pace(limits.batch_rows, limits.transaction_slow_ms)
-        self._tracker = OffsetTracker()
+        self._in_hand = InHand(limits.deaths_max)
+        self._deaths = self._in_hand.deaths
+        self._later: deque[Message] = deque()  # that were polled, and not looked at
+        self._alone: Place | None = None  # in hand, and nothing else may be
         self._sight = FirstSight()
         self._seen = Seen()
         self._cancels = Cancels(settings.kafka, name)
@@ -193,8 +198,10 @@ class Sink:
                 return
             self._hold_back()
             message = self._consumer.poll(self._poll_s())
-            if message is not None and not self._draining:
-                self._take(message)
+            if message is not None and message.partition in self._partitions:
+                self._later.append(message)
+            while self._later and not self._draining and self._may_take(self._later[0]):
+                self._take(self._later.popleft())
 
     def _poll_s(self) -> float:
         if self._under_way is not None or self._draining:
@@ -204,31 +211,53 @@ class Sink:
 
     def _hold_back(self) -> None:
         """Takes no more while enough is held, or nothing more is wanted, and goes on after that."""
-        if self._draining or self._batcher.full:
+        if self._draining or self._batcher.full or self._later:
             self._consumer.hold()
         elif self._batcher.has_room:
             self._consumer.go_on()
 
     # ---- what comes in -----------------------------------------------------------------------------------------
 
+    def _may_take(self, message: Message) -> bool:
+        """Not while one is in hand that must be alone, nor one of these beside others."""
+        if self._alone is not None:
+            return False
+        return not self._deaths.is_alone(message.place) or not (self._under_way or len(self._batcher))
+
     def _take(self, message: Message) -> None:
-        if message.partition not in self._partitions:
+        """Kafka knows of the message before it is looked at: should this process die of it."""
+        place = message.place
+        self._in_hand.deliver(place)
+        if self._deaths.is_refused(place):
+            reason = (
+                f"The process that had it in hand died {self._deaths.of(place)} times, the last time of it alone "
+                f"({variable('ingestion', 'deaths_max')}). The logs of workers and machine may say why; "
+                "`cartoray dlq replay` repeats it."
+            )
+            _acknowledged(self._refuse(message, reason))
+            self._done([place])
             return
-        self._tracker.deliver(message.partition, message.offset)
+        if self._deaths.is_alone(place):
+            self._alone = place
+            self._deaths.begin([place])
+            self._in_hand.commit(self._consumer, [message.partition])
+        elif not self._deaths.has_begun(place):
+            self._deaths.begin_from(place, _ANNOUNCED)
+            self._in_hand.commit(self._consumer, [message.partition])
         try:
             item = _decode(message, self._settings.kafka.signing_key)
         except Exception as error:
             if not isinstance(error, UnreadableMessage):  # a bug: one message must not end a member after the other
                 log.exception("decoding_failed partition=%d offset=%d", message.partition, message.offset)
             _acknowledged(self._refuse(message, str(error) or type(error).__name__))
-            self._tracker.complete(message.partition, message.offset)
-            self._consumer.commit(self._tracker.take_commits())
+            self._done([place])
         else:
             self._batcher.add(item, _now_ms())
 
     def _on_assigned(self, partitions: list[int]) -> None:
         self._partitions |= set(partitions)
         self._sight = FirstSight()
+        self._in_hand.assigned(self._consumer, partitions)
 
     def _on_revoked(self, partitions: list[int]) -> None:
         """Lets what is under way come to its end within a deadline, commits what is done, forgets the rest."""
@@ -239,13 +268,13 @@ class Sink:
                 under_way.abandon.set()  # rolled back before its commit, so that it cannot overtake the next owner's
                 wait([under_way.future], timeout=_ABANDON_S)
             if under_way.future.done() and under_way.future.exception() is None:
-                self._complete(under_way.batch)
+                self._complete([item.message.place for item in under_way.batch.items])
         self._partitions -= set(partitions)
         self._batcher.forget(partitions)
-        commits = {
-            partition: offset for partition in partitions if (offset := self._tracker.revoke(partition)) is not None
-        }
-        self._consumer.commit(commits)
+        self._later = deque(message for message in self._later if message.partition not in partitions)
+        if self._alone is not None and self._alone[0] in partitions:
+            self._alone = None
+        self._in_hand.revoked(self._consumer, partitions)
 
     # ---- what goes out -----------------------------------------------------------------------------------------
 
@@ -269,12 +298,16 @@ class Sink:
             landed = self._pool.submit(self._land, batch, abandon, self._sight)
             self._under_way = _UnderWay(batch, landed, abandon)
         if done is not None:  # after the next one was started: the writer need not wait for Kafka's answer
-            self._complete(done.batch)
-            self._consumer.commit(self._tracker.take_commits())  # 3
+            self._done([item.message.place for item in done.batch.items])  # 3
 
-    def _complete(self, batch: Batch) -> None:
-        for item in batch.items:
-            self._tracker.complete(item.message.partition, item.message.offset)
+    def _done(self, places: list[Place]) -> None:
+        self._complete(places)
+        self._in_hand.commit(self._consumer, {partition for partition, _ in places})
+
+    def _complete(self, places: list[Place]) -> None:
+        self._in_hand.complete(places)
+        if self._alone in places:
+            self._alone = None
 
     def _land(self, batch: Batch, abandon: threading.Event, sight: FirstSight) -> None:
         """Runs in the writer thread. Raises what `Landing` raises, and KafkaUnavailable."""

@@ -65,8 +65,9 @@ def step(state: State, signal: Signal) -> State:
 class Policy:
     """How dead members are replaced.
 
-    A member that lived `healthy_ms` starts a new count of deaths. Serve and Ray Data cap consecutive deaths as well:
-    what dies at once, every time, does not get better by starting it for ever.
+    A member that lived `healthy_ms`, or had work, starts a new count of deaths. Serve and Ray Data cap consecutive
+    deaths as well: what dies at once, every time, does not get better by starting it for ever. What dies of its work is
+    counted with that (`cartoray.deaths`).
     """
 
     back_off_first_ms: int = 500
@@ -123,6 +124,10 @@ class Membership:
 
     def ready(self, number: int) -> None:
         self._move(number, Signal.READY)
+
+    def worked(self, number: int) -> None:
+        """The member has been given work."""
+        self._slots[number] = replace(self._slots[number], deaths=0)
 
     def died(self, number: int, now_ms: int, reason: str) -> None:
         """The member is gone without having been asked to go; it is started again after a back-off."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
@@ -42,6 +43,7 @@ class Pool:
         self._handles: dict[int, Any] = {}
         self._runs: dict[Any, int] = {}  # reference of the run task → slot
         self._starts: dict[Any, int] = {}  # reference that is done when the actor is there → slot
+        self._works: dict[Any, int] = {}  # reference that is done when it has been given work → slot
         self._troubles: dict[int, str] = {}  # slot → what was told last
         tags = ("pool",)  # what Ray exports of these begins with `ray_`
         self._lag_gauge = Gauge("cartoray_pool_lag", "messages that are not done", tags)
@@ -50,8 +52,8 @@ class Pool:
         self._changes = Counter("cartoray_pool_changes", "of the number of members that there are to be", tags)
 
     def references(self) -> list[Any]:
-        """Of what is waited for: a member that starts, or ends."""
-        return [*self._starts, *self._runs]
+        """Of what is waited for: a member that starts, is given work, or ends."""
+        return [*self._starts, *self._works, *self._runs]
 
     def scale(self, lag: int, partitions: int) -> Scaled | None:
         """Decides how many members there are to be, and tells those to finish that are too many."""
@@ -91,16 +93,23 @@ class Pool:
             self._handles[slot] = handle
             self._starts[handle.__ray_ready__.remote()] = slot
             self._runs[handle.run.remote()] = slot
+            self._works[handle.working.remote()] = slot
             self.membership.start(slot, _now_ms())
 
     def done(self, reference: Any) -> None:
-        """A member has started, or ended. Raises the actor's own error when starting it again cannot help."""
+        """A member has started, was given work, or ended. Raises its own error when starting it again cannot help."""
         if (started := self._starts.pop(reference, None)) is not None:
             if self.membership[started].state is State.STARTING:
                 self.membership.ready(started)  # one that died meanwhile is told by the end of its run
             return
+        if (working := self._works.pop(reference, None)) is not None:
+            with contextlib.suppress(RayError):  # it died before
+                ray.get(reference)
+                self.membership.worked(working)
+            return
         slot = self._runs.pop(reference)
         self._starts = {start: other for start, other in self._starts.items() if other != slot}
+        self._works = {work: other for work, other in self._works.items() if other != slot}
         self._handles.pop(slot, None)
         self._troubles.pop(slot, None)
         draining = self.membership[slot].state is State.DRAINING
@@ -131,6 +140,7 @@ class Pool:
             ray.kill(handle)
         self._handles.clear()
         self._starts.clear()
+        self._works.clear()
         self._runs.clear()
 
     def tell_troubles(self) -> None:

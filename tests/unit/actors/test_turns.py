@@ -59,6 +59,33 @@ def test_what_is_not_wanted_any_more_is_left_out() -> None:
     assert taken(made) == ["r/a/1"]
 
 
+def test_a_job_that_must_be_alone_goes_first_waits_until_nothing_runs_and_nothing_starts_beside_it() -> None:
+    made = turns()
+    add(made, "r/a/0", "r/b/0", "r/c/0", "r/c/1")
+    assert (made.take(), made.take()) == ("r/a/0", "r/b/0")
+    made.add("r/c/2", run="r", account="c", urgent=False, alone=True)
+    made.add("r/d/0", run="r", account="d", urgent=False, alone=True)
+    add(made, "u/e/0", urgent=True)
+    assert taken(made) == ["r/c/0", "r/c/1"]  # it may wait for these while it runs
+    for key in ("r/a/0", "r/b/0", "r/c/0"):
+        made.ended(key)
+        assert taken(made) == []
+    made.ended("r/c/1")
+    assert taken(made) == ["r/d/0"]
+    made.ended("r/d/0")
+    assert taken(made) == ["r/c/2"]
+    made.ended("r/c/2")
+    assert taken(made) == ["u/e/0"]
+
+
+def test_a_job_that_was_to_be_alone_and_is_not_wanted_any_more_holds_up_nothing() -> None:
+    made = turns()
+    made.add("r/a/0", run="r", account="a", urgent=False, alone=True)
+    add(made, "r/b/0")
+    made.ended("r/a/0")
+    assert taken(made) == ["r/b/0"]
+
+
 @pytest.mark.parametrize("jobs", [1, 2, 3, 16])
 def test_there_is_a_slot_for_every_kind(jobs: int) -> None:
     found = slots(jobs)

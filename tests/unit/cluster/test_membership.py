@@ -48,6 +48,16 @@ def test_a_healthy_life_starts_a_new_count() -> None:
     assert pool.given_up is None
 
 
+def test_a_member_that_had_work_starts_a_new_count_however_short_it_lived() -> None:
+    pool = Membership(1, Policy(deaths_max=2, healthy_ms=1000))
+    for _ in range(10):
+        pool.start(0, 0)
+        pool.ready(0)
+        pool.worked(0)
+        pool.died(0, 10, "out of memory")
+    assert pool.given_up is None
+
+
 def test_a_draining_pool_starts_nobody() -> None:
     pool = Membership(2)
     pool.start(0, 0)

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from cartoray.deaths import TEXT_MAX
 from cartoray.errors import KafkaUnavailable, RowRejected, SettingError
 from cartoray.kafka import Admin, Follower, GroupConsumer, GroupLag, Publisher, read_all, read_at
 from cartoray.messages import Message
@@ -165,6 +166,38 @@ def test_a_lag_counts_what_is_not_committed_and_still_there(kafka: KafkaSettings
     away = kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1", "timeout_s": 0.5})
     with pytest.raises(KafkaUnavailable):
         GroupLag(away, topic, group).messages()
+
+
+def test_who_gets_a_partition_reads_what_was_committed_besides_its_offset(kafka: KafkaSettings) -> None:
+    at = publish(kafka, topics(kafka).data.name, 2)
+    text = "7:2," * (TEXT_MAX // 4)
+    found: dict[int, tuple[int, str]] = {}
+
+    def consumer(name: str) -> GroupConsumer:
+        made = GroupConsumer(
+            kafka,
+            topic=topics(kafka).data.name,
+            group=f"{kafka.topic_prefix}group",
+            name=name,
+            on_assigned=lambda partitions: found.update(made.committed(partitions)),
+            on_revoked=lambda _: None,
+        )
+        return made
+
+    first = consumer("first")
+    while first.poll(0.2) is None:
+        pass
+    assert not found, "nothing was committed yet"
+    partition = at[0][0]
+    assert first.commit({partition: 1}, {partition: text})
+    first.close()
+    second = consumer("second")
+    while second.poll(0.2) is None:
+        pass
+    assert found == {partition: (1, text)}
+    second.commit({partition: 2})
+    assert second.committed([partition]) == {partition: (2, "")}
+    second.close()
 
 
 def test_what_could_not_be_committed_is_committed_with_the_next_poll(

@@ -41,8 +41,8 @@ from actors.wrapped.job import WrappedJob
 from actors.wrapped.process import TRACEBACK_MAX, run_in_process
 from actors.wrapped.session import GraphDriver
 from cartoray.cancels import Cancels
-from cartoray.dead_letters import dead_letter_headers
-from cartoray.errors import CartorayError, JobTimedOut, KafkaUnavailable, UnknownModule
+from cartoray.dead_letters import REASON_MAX
+from cartoray.errors import CartorayError, JobTimedOut, KafkaUnavailable, UnknownModule, UnreadableMessage
 from cartoray.events import Event, JobEnded, JobStarted, Place, key_of
 from cartoray.in_hand import InHand
 from cartoray.jobs import Job, job_id
@@ -56,7 +56,6 @@ from cartoray.wire import RowsHeader, rows_headers
 
 log = logging.getLogger(__name__)
 
-REASON_MAX = 2_000  # characters
 _SEEN_MAX = 10_000  # jobs that ended here
 _CLAIMS_MAX = 2_000  # jobs taken and not ended; so many are looked at for one that is urgent, or another account's
 _POLL_BUSY_S = 0.02  # an ended job waits at most so long for its commit
@@ -241,9 +240,9 @@ class Worker:
     def _take(self, message: Message) -> None:
         self._in_hand.deliver(message.place)
         try:
-            job = Job.model_validate_json(message.value)
-        except ValidationError as error:
-            self._refuse(message, f"Not a job that this release knows: {_first(error)}.")
+            job = _decode(message)
+        except UnreadableMessage as error:
+            self._refuse(message, str(error))
             return
         if job.job_id in self._seen or job.job_id in self._taken:
             log.info("job_repeated job=%s", job.job_id)
@@ -277,9 +276,9 @@ class Worker:
 
     def _refuse(self, message: Message, reason: str) -> None:
         """To the dead letters; and to its run, if the job still says which: a run must not wait for it for ever."""
+        reason = reason[:REASON_MAX]
         log.warning("job_refused partition=%d offset=%d reason=%s", message.partition, message.offset, reason)
-        headers = dead_letter_headers(message, reason)
-        reports = [self._publisher.publish(self._topics.dead_letters.name, message.key, message.value, headers)]
+        reports = [self._publisher.bury(self._topics.dead_letters.name, message, reason)]
         if (event := _refusal(message, reason)) is not None:
             reports.append(self._publish(event))
         for report in reports:
@@ -458,6 +457,14 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _decode(message: Message) -> Job:
+    """Raises UnreadableMessage."""
+    try:
+        return Job.model_validate_json(message.value)
+    except ValidationError as error:
+        raise UnreadableMessage(f"Not a job that this release knows: {_first(error)}.") from None
+
+
 def _first(error: ValidationError) -> str:
     found = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in found["loc"])
@@ -479,7 +486,7 @@ def _refusal(message: Message, reason: str) -> JobEnded | None:
             calls=0,
             duration_ms=0,
             at_ms=_now_ms(),
-            reason=reason[:REASON_MAX],
+            reason=reason,
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

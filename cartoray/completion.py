@@ -114,7 +114,10 @@ class _Attempt:
     @property
     def settled(self) -> bool:
         """Everything that it announced has landed or was refused."""
-        return self.ended is not None and len(self.landed.keys() | self.refused.keys()) >= self.ended.messages
+        if self.ended is None:
+            return False
+        known = self.landed.keys() | self.refused.keys()
+        return sum(sequence < self.ended.messages for sequence in known) == self.ended.messages
 
     @property
     def state(self) -> JobState:
@@ -157,6 +160,7 @@ class RunState:
         self.steps: dict[str, StepLanded] = {}
         self.last_event_ms = 0
         self._attempts: dict[str, dict[str, _Attempt]] = {}
+        self._jobs: set[str] = set()  # that were planned: what is told of any other changes nothing
         self._released: set[str] = set()
         self._states: dict[str, JobState] = {}
         self._standings: dict[str, Standing] = {}
@@ -215,6 +219,7 @@ class RunState:
             for other in needed:
                 self._dependents.setdefault(other, []).append(module)
         for job in run.jobs():
+            self._jobs.add(job.job_id)
             self._open[job.account.id] += 1
             self._open_early[job.account.id] += job.module not in run.late
         for job in run.jobs():
@@ -228,7 +233,7 @@ class RunState:
                 self._refresh(job.job_id)
 
     def _refresh(self, job: str) -> None:
-        if self.run is None:
+        if self.run is None or job not in self._jobs:
             return  # its events are kept, and counted when the plan arrives
         _, account, module = job.split("/")
         before, stood = self._states.get(job, JobState.PLANNED), self._standings.get(job, Standing.OPEN)
@@ -534,7 +539,7 @@ class RunState:
 
         Of two that landed the one with the smaller name, so that whoever reads the events in another order agrees.
         """
-        for job in self._attempts if jobs is None else jobs:
+        for job in self._jobs if jobs is None else jobs:
             attempts = self._attempts.get(job)
             if attempts:
                 yield min(sorted(attempts.items()), key=lambda one: _BEST.index(one[1].state))[1]

@@ -5,7 +5,7 @@ The headers are Kafka Connect's, so that tools which know those can read them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cartoray.errors import UnreadableMessage
 from cartoray.messages import Message
@@ -13,6 +13,9 @@ from cartoray.messages import Message
 _PREFIX = "__connect.errors."
 _TOPIC, _PARTITION, _OFFSET = f"{_PREFIX}topic", f"{_PREFIX}partition", f"{_PREFIX}offset"
 _REASON = f"{_PREFIX}exception.message"
+
+
+REASON_MAX = 2_000  # characters; the dead letter itself holds the rest of the truth
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,18 @@ def dead_letter_headers(message: Message, reason: str) -> list[tuple[str, bytes]
         (_TOPIC, message.topic.encode()),
         (_PARTITION, str(message.partition).encode()),
         (_OFFSET, str(message.offset).encode()),
-        (_REASON, reason.encode()),
+        (_REASON, reason.encode("utf-8", "backslashreplace")),
     ]
+
+
+def without_content(message: Message, reason: str) -> list[tuple[str, bytes]]:
+    """The headers of a dead letter that has neither the value nor the headers of `message`, since no topic takes them.
+
+    Producers that let Kafka compress can send what is larger than the limits of the topics, which are of what is sent.
+    """
+    where = f"{message.topic}[{message.partition}]@{message.offset}"
+    said = f"{reason[:REASON_MAX]} It has {len(message.value)} bytes, too many for a dead letter: they are in {where}."
+    return dead_letter_headers(replace(message, headers={}), said)
 
 
 def read_dead_letter(message: Message) -> DeadLetter:

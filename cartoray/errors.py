@@ -16,6 +16,7 @@
         ├── JobTimedOut
         ├── UnreadableMessage  goes to the dead-letter topic
         ├── RowRejected        a row that Arrow, Kafka or Neo4j cannot take
+        │   └── TooLarge       a message of several: halves of it may do
         └── IllegalTransition  a step that the state does not allow
 
 No text carries a credential.
@@ -86,6 +87,10 @@ class UnreadableMessage(Permanent):
 
 class RowRejected(Permanent):
     """A row with a value that Arrow, Kafka or Neo4j cannot take; the text names the row."""
+
+
+class TooLarge(RowRejected):
+    """More than one message may hold, of which the halves may do."""
 
 
 class IllegalTransition(Permanent):

@@ -7,13 +7,23 @@ state (see `cartoray.completion`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from cartoray.jobs import Frozen, JobId, Run
 
-Place = tuple[int, int]
+Partition = Annotated[int, Field(ge=0, lt=2**31)]
+Offset = Annotated[int, Field(ge=0, lt=2**63)]  # Kafka's: below 0 they mean something else
+Count = Annotated[int, Field(ge=0)]
+
+
+def _unicode(text: object) -> object:
+    return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
+
+
+Text = Annotated[str, BeforeValidator(_unicode)]  # what somebody else may have worded: half characters are written out
+Place = tuple[Partition, Offset]
 """(partition, offset) of a message."""
 
 
@@ -24,10 +34,10 @@ class Deferral(Frozen):
     `relationship` of its schema (as `ingestion.statements` numbers them).
     """
 
-    partition: int
-    offset: int
-    relationship: int
-    rows: int
+    partition: Partition
+    offset: Offset
+    relationship: Count
+    rows: Count
 
 
 class Unresolved(Frozen):
@@ -36,7 +46,7 @@ class Unresolved(Frozen):
     relationship: str
     target_label: str
     rows: int
-    sample: tuple[str, ...] = ()
+    sample: tuple[Text, ...] = ()
 
 
 class RunPlanned(Frozen):
@@ -92,13 +102,13 @@ class JobEnded(Frozen):
     job_id: JobId
     attempt: str
     outcome: Literal["finished", "partial", "failed", "cancelled"]
-    messages: int
-    rows: int
-    calls: int
+    messages: Count
+    rows: Count
+    calls: Count
     duration_ms: int
     at_ms: int
-    reason: str = ""
-    traceback: str = ""
+    reason: Text = ""
+    traceback: Text = ""
     skipped_regions: tuple[str, ...] = ()
 
 
@@ -113,11 +123,17 @@ class BatchLanded(Frozen):
     run_id: str
     job_id: JobId
     attempt: str
-    sequences: tuple[int, ...]
-    rows: tuple[int, ...]
+    sequences: tuple[Count, ...]
+    rows: tuple[Count, ...]
     at_ms: int
     deferrals: tuple[Deferral, ...] = ()
     untouched: tuple[Place, ...] = ()
+
+    @model_validator(mode="after")
+    def _rows_of_each(self) -> Self:
+        if len(self.sequences) != len(self.rows):
+            raise ValueError("as many rows as sequences")
+        return self
 
 
 class MessageRefused(Frozen):
@@ -127,8 +143,8 @@ class MessageRefused(Frozen):
     run_id: str
     job_id: JobId
     attempt: str
-    sequence: int
-    reason: str
+    sequence: Count
+    reason: Text
 
 
 class QueryLanded(Frozen):
@@ -141,7 +157,7 @@ class QueryLanded(Frozen):
     run_id: str
     job_id: JobId
     attempt: str
-    sequence: int
+    sequence: Count
     at_ms: int
     counters: Mapping[str, int] = Field(default_factory=dict)
     keys: tuple[str, ...] = ()
@@ -159,7 +175,7 @@ class StepLanded(Frozen):
     relationships_deleted: int = 0
     relationships_settled: int = 0
     unresolved: tuple[Unresolved, ...] = ()
-    reason: str = ""
+    reason: Text = ""
 
 
 PoolName = Literal["intel", "ingestion"]

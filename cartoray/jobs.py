@@ -20,6 +20,8 @@ AccountId = Annotated[str, Field(pattern=INSTANCE)]
 Region = Annotated[str, Field(pattern=REGION)]
 JOB_ID = r"^[^/]+/[^/]+/[^/]+$"  # as `job_id` makes them
 JobId = Annotated[str, Field(pattern=JOB_ID)]
+Name = Annotated[str, Field(pattern=r"^[^/]+$")]  # of a run or a module: a part of a job's id
+UpdateTag = Annotated[int, Field(ge=0, lt=2**63)]  # Neo4j's integers
 Provider = Literal["aws", "cartography"]
 Priority = Literal["normal", "high"]  # the jobs of a high one are taken first
 Touch = Literal["always", "lazy"]  # whether nodes that did not change get the run's update tag as well
@@ -58,12 +60,12 @@ class Run(Frozen):
     """
 
     version: Literal[1] = FORMAT_VERSION
-    run_id: str
-    update_tag: int
+    run_id: Name
+    update_tag: UpdateTag
     provider: Provider = "aws"
     accounts: tuple[Account, ...]
-    modules: tuple[str, ...]
-    once: tuple[str, ...] = ()
+    modules: tuple[Name, ...]
+    once: tuple[Name, ...] = ()
     wrapped: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
     after: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -121,11 +123,11 @@ class Job(Frozen):
     """
 
     version: Literal[1] = FORMAT_VERSION
-    run_id: str
-    update_tag: int
+    run_id: Name
+    update_tag: UpdateTag
     provider: Provider = "aws"
     account: Account
-    module: str
+    module: Name
     wrapped: bool = False
     accounts: tuple[Account, ...] = ()
     regions: tuple[Region, ...] = ()

@@ -31,6 +31,7 @@ from confluent_kafka.admin import (
     TopicMetadata,
 )
 
+from cartoray.dead_letters import dead_letter_headers, without_content
 from cartoray.errors import KafkaUnavailable, RowRejected, SettingError
 from cartoray.messages import Message
 from cartoray.settings import KafkaSettings, variable
@@ -42,6 +43,7 @@ T = TypeVar("T")
 _OFFSET: Any = OffsetSpec  # the library's stub has no types for what it makes
 _POLL_S = 0.1
 _COMMIT_AGAIN_S = 1.0
+_KEY_MAX = 1_000  # bytes, of the key of a dead letter that else was too large
 _NOT_YET = frozenset(  # of a leader or coordinator that has just been elected, and does not know it
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -258,6 +260,13 @@ class Publisher:
                 return future
         raise _unavailable(self._settings, "is no longer published to: this member has ended")
 
+    def bury(self, topic: str, message: Message, reason: str) -> Future[tuple[int, int]]:
+        """Queues the dead letter of `message`, without its content if that is too large. Else like `publish`."""
+        try:
+            return self.publish(topic, message.key, message.value, dead_letter_headers(message, reason))
+        except RowRejected:
+            return self.publish(topic, message.key[:_KEY_MAX], b"", without_content(message, reason))
+
     def flush(self) -> None:
         """Returns when every message published since the last flush is acknowledged. Raises KafkaUnavailable."""
         with self._reported:
@@ -285,12 +294,16 @@ def _read(raw: _Message) -> Message:
         offset=raw.offset() or 0,
         key=_bytes(raw.key()),
         value=_bytes(raw.value()),
-        headers=_headers(raw.headers()),
+        headers=_headers(raw),
     )
 
 
-def _headers(raw: Any) -> dict[str, bytes]:  # the stub has a type that cannot be unpacked
-    return {name: _bytes(value) for name, value in raw or ()}
+def _headers(raw: _Message) -> dict[str, bytes]:
+    try:
+        found: Any = raw.headers()  # the stub has a type that cannot be unpacked
+    except (SystemError, UnicodeDecodeError):  # a name that is no UTF-8
+        return {}
+    return {name: _bytes(value) for name, value in found or ()}
 
 
 def _bytes(value: str | bytes | None) -> bytes:

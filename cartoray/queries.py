@@ -24,7 +24,8 @@ from datetime import date, datetime
 from typing import Any
 
 from cartoray import schemas
-from cartoray.errors import RowRejected, UnreadableMessage
+from cartoray.errors import RowRejected, TooLarge, UnreadableMessage
+from cartoray.values import VALUES_MAX, check, count, from_json_text
 
 DECOMPRESSED_BYTES_MAX = 64 * 1024 * 1024
 SIGNATURE = "signature"
@@ -60,16 +61,29 @@ class Query:
 
 
 def encode_query(query: Query) -> bytes:
-    """Raises RowRejected naming the parameter: an integer beyond 64 bits, or a value that Cypher has no type for."""
+    """Raises RowRejected naming the parameter: an integer beyond 64 bits, or a value that Cypher has no type for.
+
+    And TooLarge for more than one message may hold.
+    """
     parameters = {}
     for name, value in query.parameters.items():
         try:
             parameters[name] = to_json(value)
+            check({"parameters": {name: parameters[name]}})
         except RowRejected as error:
             raise RowRejected(f"Parameter {name}: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise RowRejected(f"Parameter {name!r}: {error}.") from None
+    try:
+        check(query.text)
+    except ValueError as error:
+        raise RowRejected(f"A query cannot be sent: {error}.") from None
     what = {"query": query.text} if query.cleanup is None else {"cleanup": asdict(query.cleanup)}
     content = {**what, "parameters": parameters} | ({"repeat": True} if query.repeat else {})
-    return zlib.compress(json.dumps(content).encode())
+    text = json.dumps(content).encode()
+    if len(text) > DECOMPRESSED_BYTES_MAX or count(text) > VALUES_MAX:
+        raise TooLarge(f"A query of {len(text)} bytes and some {count(text)} values is more than a message may hold.")
+    return zlib.compress(text)
 
 
 def decode_query(value: bytes) -> Query:
@@ -77,10 +91,16 @@ def decode_query(value: bytes) -> Query:
     try:
         unpacker = zlib.decompressobj()
         text = unpacker.decompress(value, DECOMPRESSED_BYTES_MAX)
-        if not unpacker.eof:
-            raise UnreadableMessage(f"A query that is cut off, or has more than {DECOMPRESSED_BYTES_MAX} bytes.")
-        content = json.loads(text)
-        cleanup = Cleanup(**content["cleanup"]) if "cleanup" in content else None
+        if not unpacker.eof or unpacker.unused_data:
+            raise UnreadableMessage(
+                f"A query that is cut off, goes on, or has more than {DECOMPRESSED_BYTES_MAX} bytes."
+            )
+        if (values := count(text)) > VALUES_MAX:
+            raise UnreadableMessage(f"A query of {values} values; at most {VALUES_MAX} are taken.")
+        content = from_json_text(text.decode())
+        if not isinstance(content, dict) or content.keys() - {"query", "cleanup", "parameters", "repeat"}:
+            raise UnreadableMessage("A query of a form that this release does not know.")
+        cleanup = _cleanup(**content["cleanup"]) if "cleanup" in content else None
         query = (
             content["query"]
             if cleanup is None
@@ -92,8 +112,15 @@ def decode_query(value: bytes) -> Query:
         if repeat and not (isinstance(parameters.get(LIMIT), int) and parameters[LIMIT] > 0):
             raise UnreadableMessage(f"A query that is to be repeated has a {LIMIT} above 0.")
         return Query(query, {name: from_json(each) for name, each in parameters.items()}, bool(repeat), cleanup)
-    except (zlib.error, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (zlib.error, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise UnreadableMessage(f"Not a query: {error}") from None
+
+
+def _cleanup(schema: object, number: object, *, cascade: object = False) -> Cleanup:
+    """Raises ValueError. A number below 0 would be taken for one from the end."""
+    if not isinstance(schema, str) or type(number) is not int or number < 0 or not isinstance(cascade, bool):
+        raise ValueError("a cleanup is the path of a schema, a number and whether it cascades")
+    return Cleanup(schema, number, cascade)
 
 
 def to_json(value: Any) -> Any:  # noqa: PLR0911 - one for each type
@@ -130,6 +157,8 @@ def from_json(value: Any) -> Any:
     if len(value) == 1:
         ((tag, content),) = value.items()
         if tag == "$map":
+            if not isinstance(content, dict):
+                raise ValueError("a $map that is none")
             return {key: from_json(each) for key, each in content.items()}
         if tag in _TAGS:
             return _TAGS[tag](content)

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from cartoray.events import Deferral, Place
-from cartoray.jobs import FORMAT_VERSION, Frozen
+from cartoray.jobs import FORMAT_VERSION, Frozen, UpdateTag
 
 ACCOUNT_LABEL = "AWSAccount"
 
@@ -73,7 +73,7 @@ class Step(Frozen):
 
     version: Literal[1] = FORMAT_VERSION
     run_id: str
-    update_tag: int
+    update_tag: UpdateTag
     step_id: str
     account_id: str
     actions: tuple[Action, ...] = Field(min_length=1)

@@ -3,7 +3,8 @@
 A message of rows is one Arrow IPC stream of one record batch, its buffers compressed with zstd inside the stream, and
 headers that say what it feeds. Arrow from a topic is untrusted: sizes are checked before anything is decompressed, and
 every batch is validated in full before a value is read (with pyarrow 26 a wrong string offset otherwise ends the
-process). Extension types, dictionaries and pickles are refused.
+process). Extension types, dictionaries and pickles are refused, and so is what `cartoray.values` has no room for: Arrow
+needs a few bytes for any number of nulls, and has dates that Python has not.
 
     header        value                                       on
     kind          rows | step | query                         all
@@ -26,16 +27,18 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytz
 from pydantic import TypeAdapter, ValidationError
 
 from cartoray.errors import RowRejected, UnreadableMessage
 from cartoray.jobs import FORMAT_VERSION, JOB_ID, Touch
 from cartoray.steps import Step
+from cartoray.values import INTEGER_MAX, MARKS, VALUES_MAX, check, from_json_text
 
 Row = Mapping[str, Any]
 Headers = list[tuple[str, bytes]]
@@ -45,6 +48,7 @@ COLUMNS_MAX = 1_000
 DECOMPRESSED_BYTES_MAX = 64 * 1024 * 1024
 _JSON_COLUMN = {b"cartoray.encoding": b"json"}
 _ISO_COLUMN = {b"cartoray.encoding": b"iso"}
+_END = b"\xff\xff\xff\xff\0\0\0\0"  # of an IPC stream: the marker of a message, and that it has no bytes
 # what pyarrow, struct and json raise on bytes that are not what they should be
 _UNREADABLE = (
     pa.ArrowException,
@@ -61,7 +65,7 @@ _UNREADABLE = (
 def _to_iso(value: datetime) -> str:
     """2026-01-02T03:04:05+01:00[Europe/Berlin]: Neo4j keeps the zone's name, where a date-time has one."""
     name = _zone(value)
-    return value.isoformat() + (f"[{name}]" if name else "")
+    return value.isoformat() + (f"[{name}]" if name in pytz.all_timezones_set else "")
 
 
 def _zone(value: datetime) -> str | None:
@@ -78,8 +82,9 @@ def _from_iso(text: str) -> datetime:
         raise ValueError(f"{name:.80} is no time zone") from None
 
 
-_READ: Mapping[bytes, Callable[[str], Any]] = {b"json": json.loads, b"iso": _from_iso}
+_READ: Mapping[bytes, Callable[[str], Any]] = {b"json": from_json_text, b"iso": _from_iso}
 _UTC = pa.timestamp("us", tz="+00:00")  # read back as datetime.timezone.utc, which Neo4j stores as stock's tzutc
+_FIRST, _LAST = (pa.scalar(end.replace(tzinfo=UTC), _UTC) for end in (datetime.min, datetime.max))
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ def encode_rows(rows: Sequence[Row], columns: Sequence[str]) -> pa.Table:
 
     Types are inferred per column over all rows. A column that mixes types, or holds maps, travels as JSON; date-times
     that are not all at offset 0 travel as texts, since Arrow has one zone a column.
-    Raises RowRejected naming row and field: an integer beyond 64 bits, or a value of no known type.
+    Raises RowRejected naming the field: what `cartoray.values` refuses, or a value of no known type.
     """
     fields, arrays = [], []
     for column in columns:
@@ -124,7 +129,7 @@ def encode_rows(rows: Sequence[Row], columns: Sequence[str]) -> pa.Table:
 def _encode_column(column: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:
     try:
         array: pa.Array | None = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
         array = None
     if array is not None and pa.types.is_timestamp(array.type):
         if any(value is not None and (value.utcoffset() != timedelta(0) or _zone(value)) for value in values):
@@ -136,8 +141,10 @@ def _encode_column(column: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:
     if array is not None and _plain(array.type):
         return pa.field(column, array.type), array
     for number, value in enumerate(values):
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise RowRejected(f"Row {number}: {column} is an integer beyond 64 bits; Neo4j has none.")
+        try:
+            check(value)
+        except ValueError as error:
+            raise RowRejected(f"Row {number}: {column} is {error}.") from None
     try:
         texts = [None if value is None else json.dumps(value) for value in values]
     except (TypeError, ValueError) as error:
@@ -174,7 +181,7 @@ def split(table: pa.Table, bytes_max: int) -> Iterator[bytes]:
     pending = [table.slice(start, ROWS_MAX) for start in range(0, table.num_rows, ROWS_MAX)][::-1]
     while pending:
         part = pending.pop()
-        if part.nbytes <= DECOMPRESSED_BYTES_MAX // 2:
+        if part.nbytes <= DECOMPRESSED_BYTES_MAX // 2 and _values(part) <= VALUES_MAX:
             value = _stream(part)
             if len(value) <= bytes_max:
                 yield value
@@ -230,13 +237,57 @@ def decode_rows(value: bytes) -> Columns:
     """The columns of a message. Raises UnreadableMessage for anything but a stream that `split` could have written."""
     try:
         batch = _read_batch(value)
+        if (values := _values(batch)) > VALUES_MAX:
+            raise UnreadableMessage(f"Holds {values} values; at most {VALUES_MAX} are taken.")
         read = {}
         for field, array in zip(batch.schema, batch.columns, strict=True):
-            if decode := _READ.get((field.metadata or {}).get(b"cartoray.encoding", b"")):
+            if decode := _decoding(field):
                 read[field.name] = [None if text is None else decode(text) for text in array.to_pylist()]
     except _UNREADABLE as error:
         raise UnreadableMessage(f"Not a valid Arrow IPC stream: {error}") from None
     return Columns(batch, read)
+
+
+def _decoding(field: pa.Field) -> Callable[[str], Any] | None:
+    """How the texts of a column are read that travels as something else. Raises UnreadableMessage."""
+    encoding = (field.metadata or {}).get(b"cartoray.encoding")
+    if encoding is None:
+        return None
+    if encoding not in _READ or not pa.types.is_string(field.type):
+        raise UnreadableMessage(f"Column {field.name!r} is of type {field.type}, encoded as {encoding!r}.")
+    return _READ[encoding]
+
+
+def _values(table: pa.Table | pa.RecordBatch) -> int:
+    """How many values it holds, or some more: those in lists and in JSON as well, and of columns that nobody asks for.
+
+    Nothing of it need be valid but the texts.
+    """
+    total = 0
+    for field, column in zip(table.schema, table.columns, strict=True):
+        total += len(column)
+        if (field.metadata or {}).get(b"cartoray.encoding") == b"json" and pa.types.is_string(field.type):
+            for mark in MARKS:
+                total += pc.sum(pc.count_substring(column, mark)).as_py() or 0
+        for array in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+            total += sum(map(len, _entries(array)))
+    return total
+
+
+def _entries(array: pa.Array) -> Iterator[pa.Array]:
+    """What is in its lists, and in the lists in these."""
+    while pa.types.is_list(array.type):
+        array = array.flatten()
+        yield array
+
+
+def _check_dates(array: pa.Array) -> None:
+    """Raises UnreadableMessage: Arrow's years go far beyond those of Python and Neo4j's driver."""
+    *_, values = (array, *_entries(array))
+    if pa.types.is_timestamp(values.type):
+        ends = pc.min_max(values)
+        if ends["min"].is_valid and not (_FIRST.value <= ends["min"].value and ends["max"].value <= _LAST.value):
+            raise UnreadableMessage("A date-time whose year is not one of 1 to 9999.")
 
 
 def _read_batch(value: bytes) -> pa.RecordBatch:
@@ -258,8 +309,12 @@ def _read_batch(value: bytes) -> pa.RecordBatch:
         raise UnreadableMessage(
             f"Declares {rows} rows and {decompressed} bytes; at most {ROWS_MAX} and {DECOMPRESSED_BYTES_MAX} are taken."
         )
+    if (rest := value[reader.tell() :]) != _END:
+        raise UnreadableMessage(f"{len(rest)} bytes after the record batch, where the stream should end.")
     batch = pa.ipc.read_record_batch(second, schema)
     batch.validate(full=True)
+    for column in batch.columns:
+        _check_dates(column)
     return batch
 
 
@@ -376,10 +431,10 @@ def origin(headers: Mapping[str, bytes]) -> Origin:
             raise ValueError(f"{job_id!r:.80} is no job")
         return Origin(
             run_id=headers["run"].decode(),
-            update_tag=int(headers["tag"]),
+            update_tag=_number(headers["tag"]),
             job_id=job_id,
             attempt=headers["attempt"].decode(),
-            sequence=int(headers["sequence"]),
+            sequence=_number(headers["sequence"]),
         )
     except KeyError as error:
         raise UnreadableMessage(f"Header {error} is missing.") from None
@@ -387,16 +442,25 @@ def origin(headers: Mapping[str, bytes]) -> Origin:
         raise UnreadableMessage(f"A header cannot be read: {error}.") from None
 
 
+def _number(text: bytes) -> int:
+    """As `_origin_headers` writes it. Raises ValueError."""
+    if not re.fullmatch(rb"\d{1,19}", text) or int(text) > INTEGER_MAX:
+        raise ValueError(f"{text!r:.80} is no number of 64 bits")
+    return int(text)
+
+
 def rows_header(headers: Mapping[str, bytes]) -> RowsHeader:
     """Raises UnreadableMessage naming the header that is missing or wrong."""
     try:
-        constants = json.loads(headers["constants"])
+        constants = from_json_text(headers["constants"].decode())
         if not isinstance(constants, dict) or any(isinstance(value, dict | list) for value in constants.values()):
             raise ValueError("constants is not a JSON object of plain values")
+        if isinstance(constants.get("lastupdated", 0), bool) or not isinstance(constants.get("lastupdated", 0), int):
+            raise ValueError("constants has a lastupdated that is no number")
         schema = headers["schema"].decode()
         touch: Touch = "lazy" if headers.get("touch") == b"lazy" else "always"
     except KeyError as error:
         raise UnreadableMessage(f"Header {error} is missing.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableMessage(f"A header cannot be read: {error}.") from None
     return RowsHeader(**vars(origin(headers)), schema=schema, constants=constants, touch=touch)

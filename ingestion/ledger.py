@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 _BOOKMARK = re.compile(rb"\x91\xcc\x10(.{16})(?:([\x00-\x7f])|\xc8(.)|\xc9(.{2})|\xca(.{4})|\xcb(.{8}))\x90", re.DOTALL)
 BASE_KEY = b"base"
@@ -84,7 +84,7 @@ class Base(BaseModel):
     number: int
     commits: int
     opaque: int
-    salt: str
+    salt: str = Field(pattern=r"^([0-9a-f]{2})+$")
 
 
 @dataclass(frozen=True)

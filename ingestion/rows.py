@@ -227,11 +227,13 @@ def relationship_rows(
 
 
 def _check(schema: Statements, columns: Columns) -> None:
-    """What no transaction has to find out: ids that are null, lists that are none. Raises UnreadableMessage."""
+    """What no transaction has to find out: ids that are none, lists that are none. Raises UnreadableMessage."""
     if schema.id_at is not None:
         name = schema.fields[schema.id_at]
         if name not in columns or None in columns[name]:
             raise UnreadableMessage(f"A row of {schema.path} has no {name}, which is its id.")
+        if any(isinstance(value, list | dict) for value in columns[name]):
+            raise UnreadableMessage(f"A row of {schema.path} has a {name}, which is its id, that is no single value.")
     for relationship in schema.relationships:
         if relationship.list_at is not None:
             for value in columns.get(schema.fields[relationship.list_at], ()):

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from cartoray.cancels import Cancels
-from cartoray.dead_letters import dead_letter_headers
+from cartoray.dead_letters import REASON_MAX
 from cartoray.errors import GraphUnavailable, UnreadableMessage
 from cartoray.events import BatchLanded, Event, MessageRefused, Place, StepLanded, key_of
 from cartoray.in_hand import InHand
@@ -54,7 +54,6 @@ Report = Future[tuple[int, int]]  # done when Kafka has acknowledged a message
 
 _POLL_BUSY_S = 0.01  # the writer idles for at most this long between two batches
 _POLL_IDLE_S = 0.2
-REASON_MAX = 2_000  # characters; the dead letter itself holds the rest of the truth
 _ANNOUNCED = 100  # messages at a time that Kafka is told of before they are looked at
 _ABANDON_S = 2.0  # for a statement that runs to come back after it was told that nobody waits
 
@@ -369,11 +368,10 @@ class Sink:
 
     def _refuse(self, message: Message, reason: str) -> list[Report]:
         """To the dead letters, bytes as they were; and to the run that it is of, if its headers still say which."""
+        reason = reason[:REASON_MAX]
         log.warning("message_refused partition=%d offset=%d reason=%s", message.partition, message.offset, reason)
         self._messages_refused += 1
-        reason = reason[:REASON_MAX]
-        headers = dead_letter_headers(message, reason)
-        reports = [self._publisher.publish(self._topics.dead_letters.name, message.key, message.value, headers)]
+        reports = [self._publisher.bury(self._topics.dead_letters.name, message, reason)]
         if (event := _refusal(message, reason)) is not None:
             reports.append(self._publish(event))
         return reports

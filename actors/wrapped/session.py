@@ -35,7 +35,7 @@ from actors.wrapped.results import Result
 from actors.wrapped.schema_queries import cleanup_of, schema_of
 from actors.wrapped.stream import Stream, Streams
 from cartoray import schemas
-from cartoray.errors import RowRejected
+from cartoray.errors import RowRejected, TooLarge
 from cartoray.graph_driver import open_driver
 from cartoray.jobs import SESSION_PREFIX, Job
 from cartoray.queries import LIMIT, Query, encode_query
@@ -216,10 +216,15 @@ class GraphSession:
         return True
 
     def _send_query(self, query: Query) -> int:
-        rows, value = query.parameters.get(_LIST), encode_query(query)
-        too_large = len(value) > self._settings.kafka.message_bytes_max
-        if too_large and isinstance(rows, list) and len(rows) > 1:
-            half = len(rows) // 2
+        rows = query.parameters.get(_LIST)
+        half = len(rows) // 2 if isinstance(rows, list) else 0
+        try:
+            value = encode_query(query)
+            if half and len(value) > self._settings.kafka.message_bytes_max:
+                raise TooLarge(f"A query of {len(value)} bytes.")
+        except TooLarge:
+            if not isinstance(rows, list) or not half:
+                raise
             self._send_query(replace(query, parameters={**query.parameters, _LIST: rows[:half]}))
             return self._send_query(replace(query, parameters={**query.parameters, _LIST: rows[half:]}))
         return self.stream.query(value, with_rows=bool(rows))

@@ -6,7 +6,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-whole test-providers test-judge test-autoscaling bench bench-wrapped bench-ingestion bench-backlog bench-comparing lint unit lock audit sbom clean
+.PHONY: help demo test fuzz test-whole test-providers test-judge test-autoscaling bench bench-wrapped bench-ingestion bench-backlog bench-comparing lint unit lock audit sbom clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -33,6 +33,13 @@ lint: .venv/.built
 
 unit: .venv/.built
 	$(BIN)/pytest -n 2
+
+INPUTS ?= 1000000
+SEED ?=
+FIRST ?= 0
+
+fuzz: .venv/.built  ## damaged and hostile messages, a million by default (INPUTS, SEED, FIRST): half an hour
+	PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz_run.py --inputs $(INPUTS) --first $(FIRST) $(if $(SEED),--seed $(SEED))
 
 test-whole: .venv/.built  ## all AWS modules, as a command and as jobs, against stock: minutes, not part of `make test`
 	$(BIN)/pytest tests/whole -s

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
-from cartoray.jobs import Frozen, JobId, Run
+from cartoray.jobs import Frozen, JobId, Milliseconds, Run
 
 Partition = Annotated[int, Field(ge=0, lt=2**31)]
 Offset = Annotated[int, Field(ge=0, lt=2**63)]  # Kafka's: below 0 they mean something else
@@ -77,7 +77,7 @@ class JobStarted(Frozen):
     job_id: JobId
     attempt: str
     actor: str
-    at_ms: int
+    at_ms: Milliseconds
 
 
 class JobReleased(Frozen):
@@ -105,8 +105,8 @@ class JobEnded(Frozen):
     messages: Count
     rows: Count
     calls: Count
-    duration_ms: int
-    at_ms: int
+    duration_ms: Count
+    at_ms: Milliseconds
     reason: Text = ""
     traceback: Text = ""
     skipped_regions: tuple[str, ...] = ()
@@ -125,7 +125,7 @@ class BatchLanded(Frozen):
     attempt: str
     sequences: tuple[Count, ...]
     rows: tuple[Count, ...]
-    at_ms: int
+    at_ms: Milliseconds
     deferrals: tuple[Deferral, ...] = ()
     untouched: tuple[Place, ...] = ()
 
@@ -158,7 +158,7 @@ class QueryLanded(Frozen):
     job_id: JobId
     attempt: str
     sequence: Count
-    at_ms: int
+    at_ms: Milliseconds
     counters: Mapping[str, int] = Field(default_factory=dict)
     keys: tuple[str, ...] = ()
     answer: str = "[]"
@@ -170,7 +170,7 @@ class StepLanded(Frozen):
     kind: Literal["step_landed"] = "step_landed"
     run_id: str
     step_id: str
-    at_ms: int
+    at_ms: Milliseconds
     nodes_deleted: int = 0
     relationships_deleted: int = 0
     relationships_settled: int = 0
@@ -189,7 +189,7 @@ class PoolScaled(Frozen):
     before: int
     target: int
     reason: str
-    at_ms: int
+    at_ms: Milliseconds
 
 
 Event = Annotated[

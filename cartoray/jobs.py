@@ -22,6 +22,7 @@ JOB_ID = r"^[^/]+/[^/]+/[^/]+$"  # as `job_id` makes them
 JobId = Annotated[str, Field(pattern=JOB_ID)]
 Name = Annotated[str, Field(pattern=r"^[^/]+$")]  # of a run or a module: a part of a job's id
 UpdateTag = Annotated[int, Field(ge=0, lt=2**63)]  # Neo4j's integers
+Milliseconds = Annotated[int, Field(ge=0, lt=253_402_300_800_000)]  # since 1970; Python's years end with 9999
 Provider = Literal["aws", "cartography"]
 Priority = Literal["normal", "high"]  # the jobs of a high one are taken first
 Touch = Literal["always", "lazy"]  # whether nodes that did not change get the run's update tag as well
@@ -76,7 +77,7 @@ class Run(Frozen):
     options: tuple[str, ...] = ()
     touch: Touch = "always"
     priority: Priority = "normal"
-    planned_at_ms: int
+    planned_at_ms: Milliseconds
 
     @property
     def jobs_total(self) -> int:

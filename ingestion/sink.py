@@ -46,6 +46,7 @@ from ingestion.pace import Pace
 from ingestion.recovery import backoff_s
 from ingestion.rows import decode
 from ingestion.seen import Seen
+from ingestion.units import kept
 from ingestion.writer import Abandoned, Writer
 
 log = logging.getLogger(__name__)
@@ -397,7 +398,9 @@ def _decode(message: Message, signing_key: SecretStr | None) -> Item:
         case "query":
             if signing_key is not None:
                 check_signature(signing_key.get_secret_value(), message.headers, message.value)
-            return QueryItem(message, origin(message.headers), decode_query(message.value))
+            item = QueryItem(message, origin(message.headers), decode_query(message.value))
+            kept(item)  # by now, what cannot be bound to its account is refused alone
+            return item
 
 
 def _refusal(message: Message, reason: str) -> Event | None:

@@ -88,8 +88,9 @@ _OF_NODES = re.compile(
     r"AND [ns]\.lastupdated "
 )
 _GUARD = "WITH DISTINCT "  # from here on, a guarded query does what is left to do once something was found
+# each condition ends where the next one begins, else there are as many ways to read them as to leave some out
 _CLEANUP = re.compile(
-    r"(?P<var>\w)\.lastupdated <> \$UPDATE_TAG(?P<more>(?:\s+AND [^\n]+)*)\s+"
+    r"(?P<var>\w)\.lastupdated <> \$UPDATE_TAG(?P<more>(?:\s+AND (?:(?!\sAND |\sWITH \w LIMIT)[^\n])++)*+)\s+"
     r"WITH (?P=var) LIMIT \$LIMIT_SIZE\s+(?P<detach>DETACH )?DELETE (?P=var);\s*$"
 )
 

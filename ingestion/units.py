@@ -37,13 +37,17 @@ class Unit:
 def units(items: Sequence[QueryItem]) -> Iterator[Unit]:
     """All items, in their order."""
     for together in _together(items):
-        alone = together[0].origin.run_id.startswith(SESSION_PREFIX)
-        queries = tuple(keeping_newer(item.query, alone=alone) for item in together)
+        queries = tuple(map(kept, together))
         if len(queries) > 1 and all(is_guarded(query.text) for query in queries):
             text = probe([query.text for query in queries])
             yield Unit(queries, Query(text, queries[0].parameters))
         else:
             yield from (Unit((query,)) for query in queries)
+
+
+def kept(item: QueryItem) -> Query:
+    """As it is run: see `keeping_newer`. Raises UnreadableMessage."""
+    return keeping_newer(item.query, alone=item.origin.run_id.startswith(SESSION_PREFIX))
 
 
 def _together(items: Sequence[QueryItem]) -> Iterable[list[QueryItem]]:

@@ -130,15 +130,13 @@ class _Attempt:
         return JobState.LANDED if self.ended.outcome == "finished" and not self.refused else JobState.FAILED
 
     @property
-    def standing(self) -> Standing:
-        if self.state not in ENDED or self.state is JobState.CANCELLED:
-            return Standing.OPEN
-        usable = self.ended is not None and self.ended.outcome != "failed" and not self.refused
-        return Standing.USABLE if usable else Standing.ABSENT
+    def usable(self) -> bool:
+        """What it found is in the graph, and true."""
+        told = self.ended is not None and self.ended.outcome not in ("failed", "cancelled")
+        return told and self.settled and not self.refused
 
 
 _BEST = (JobState.LANDED, JobState.LANDING, JobState.FAILED, JobState.CANCELLED, JobState.STARTED)
-_BEST_STANDING = (Standing.USABLE, Standing.OPEN, Standing.ABSENT)
 
 
 @dataclass(frozen=True)
@@ -258,7 +256,11 @@ class RunState:
     def _state_now(self, job: str, account: str, module: str) -> tuple[JobState, Standing]:
         if attempts := self._attempts.get(job, {}).values():
             state = min((attempt.state for attempt in attempts), key=_BEST.index)
-            standing = min((attempt.standing for attempt in attempts), key=_BEST_STANDING.index)
+            if any(attempt.usable for attempt in attempts):
+                standing = Standing.USABLE
+            else:  # not by attempt: one that died half-way is open for ever, and nobody may wait for it
+                gone = state in ENDED and state is not JobState.CANCELLED
+                standing = Standing.ABSENT if gone else Standing.OPEN
         elif self._absent_needs(account, module):
             state, standing = JobState.SKIPPED, Standing.ABSENT
         else:

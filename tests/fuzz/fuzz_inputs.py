@@ -433,7 +433,7 @@ def _query(text: bytes) -> bytes:
 
 _STALE = b'{"query":"MATCH (n)-[r]->() WHERE r.lastupdated <> $UPDATE_TAG'
 _UNBOUND = b"MATCH (n:A) MATCH (n)-[r:B]->(:C) WHERE r.lastupdated <> $UPDATE_TAG "
-_BITS, _TEXTS = 400_000_000, 15_000_000
+_BITS, _TEXTS = 400_000_000, 5_000_000
 _BOMBS: tuple[tuple[str, Callable[[], bytes]], ...] = (
     ("rows", lambda: _column(pa.array(["x" * 60_000_000]))),
     ("rows", lambda: _column(pa.array(["x" * 70_000_000]), compression="lz4")),
@@ -457,14 +457,14 @@ _BOMBS: tuple[tuple[str, Callable[[], bytes]], ...] = (
             )
         ),
     ),
-    ("rows", lambda: _column(pa.array(["[" + "[]," * 15_000_000 + "0]"]), "json")),
+    ("rows", lambda: _column(pa.array(["[" + "[]," * 5_000_000 + "0]"]), "json")),
     ("rows", lambda: _column(pa.array(["[" + "[]," * 600_000 + "0]"]), "json")),
     ("rows", lambda: _column(pa.array(['[{"a":{}}' + ',{"a":{}}' * 300_000 + "]"]), "json")),
     ("rows", lambda: _column(pa.array(["9" * 1_000_000]), "json")),
     ("rows", lambda: _column(pa.array(["1." + "9" * 10_000_000]), "json")),
     ("rows", lambda: _column(pa.array(["[" * 100_000]), "json")),
     ("query", lambda: _query(b" " * 70_000_000)),
-    ("query", lambda: _query(b'{"query":"","parameters":{"a":[' + b"[]," * 15_000_000 + b"0]}}")),
+    ("query", lambda: _query(b'{"query":"","parameters":{"a":[' + b"[]," * 5_000_000 + b"0]}}")),
     ("query", lambda: _query(b'{"query":"","parameters":{"a":[' + b"[]," * 600_000 + b"0]}}")),
     ("query", lambda: _query(b'{"query":"","parameters":{"a":' + b"9" * 1_000_000 + b"}}")),
     ("query", lambda: _query(b'{"query":"' + b"/*" * 100_000 + b'","parameters":{}}')),

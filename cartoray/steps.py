@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -62,7 +62,7 @@ def settlements(deferrals: Iterable[Deferral]) -> Iterator[Settle]:
         yield Settle(deferrals=tuple(ordered[start : start + DEFERRALS_PER_STEP]))
 
 
-Action = Analyse | CleanupNodes | DeriveLinks | MarkSynced | Settle
+Action = Annotated[Analyse | CleanupNodes | DeriveLinks | MarkSynced | Settle, Field(discriminator="kind")]
 
 
 class Step(Frozen):

@@ -363,6 +363,10 @@ def test_a_bug_in_a_module_fails_its_job_alone(bench: Bench) -> None:
 
 NEWER = job("second").model_dump() | {"version": 2}
 FOREIGN = job("second").model_dump() | {"added": "later"}
+LONG = job("second").model_dump() | {"added" + "x" * 900_000: 1}  # whose name is part of the reason
+SLASH = job("second").model_dump() | {"module": "a/b"}  # which no event can name
+NAMELESS = job("second").model_dump() | {"module": ""}
+TAG_BEYOND = job("second").model_dump() | {"update_tag": 2**63}
 
 
 @pytest.mark.parametrize(
@@ -375,8 +379,15 @@ FOREIGN = job("second").model_dump() | {"added": "later"}
         b'{"run_id": 5, "account": {"id": 7}, "module": [1]}',
         json.dumps(NEWER).encode(),
         json.dumps(FOREIGN).encode(),
+        json.dumps(LONG).encode(),
+        json.dumps(SLASH).encode(),
+        json.dumps(NAMELESS).encode(),
+        json.dumps(TAG_BEYOND).encode(),
     ],
-    ids=["garbage", "empty", "deep", "no account", "wrong types", "newer", "unknown field"],
+    ids=[
+        *("garbage", "empty", "deep", "no account", "wrong types", "newer", "unknown field"),
+        *("long field", "slash", "no module", "tag beyond 64 bits"),
+    ],
 )
 def test_bytes_that_are_no_job_go_to_the_dead_letters_and_hold_nothing_up(bench: Bench, value: bytes) -> None:
     before, behind = job("first"), job("third")
@@ -390,10 +401,12 @@ def test_bytes_that_are_no_job_go_to_the_dead_letters_and_hold_nothing_up(bench:
     assert letter.reason
     assert (dead.key, dead.value) == (ONE.encode(), value)
     refused = bench.ended().get(job("second").job_id, [])
-    if value in (json.dumps(NEWER).encode(), json.dumps(FOREIGN).encode()):  # its run waits for it
+    said = {json.dumps(NEWER): "version", json.dumps(FOREIGN): "added", json.dumps(LONG): "added"}
+    said |= {json.dumps(TAG_BEYOND): "update_tag"}
+    if (word := said.get(value.decode("utf-8", "replace"))) is not None:  # its run waits for it
         (end,) = refused
         assert (end.outcome, end.messages) == ("failed", 0)
-        assert ("version" if b"added" not in value else "added") in end.reason
+        assert word in end.reason
     else:
         assert not refused
     with bench.running("intel-1"):  # it was not only stepped over: it is committed

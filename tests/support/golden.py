@@ -57,7 +57,7 @@ def _rows() -> Iterator[Message]:
         yield next(each for each in samples.rows_messages((4,)) if each.headers["schema"].decode() == schema)
 
 
-def meaning(message: Message) -> str:
+def meaning(message: Message) -> str:  # noqa: PLR0911 - one for each kind
     """What it says, as text: equal if and only if it says the same."""
     match message.topic:
         case "intel_jobs":

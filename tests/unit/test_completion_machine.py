@@ -266,7 +266,9 @@ class World(RuleBasedStateMachine):
         if not hasattr(self, "state"):
             return
         over = {job for job in JOBS if self._ended(job) or self._skipped(job)}
-        assert {job for job, job_ in JOBS.items() if self.state.job_state(job_.account.id, job_.module) in ENDED} == over
+        assert {
+            job for job, job_ in JOBS.items() if self.state.job_state(job_.account.id, job_.module) in ENDED
+        } == over
         assert self.state.jobs_open == len(JOBS) - len(over)
         owed = {step.step_id for step in self.state.owed(FOLLOW_UPS)}
         assert self.state.is_complete(FOLLOW_UPS) == (self.state.published and len(over) == len(JOBS) and not owed)

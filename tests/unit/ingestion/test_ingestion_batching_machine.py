@@ -1,4 +1,4 @@
-"""Each message is written once and in the order of its partition, whatever is abandoned, revoked and delivered again."""
+"""Each message is written once, in the order of its partition, whatever is abandoned, revoked and delivered again."""
 
 from __future__ import annotations
 

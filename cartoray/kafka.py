@@ -301,8 +301,8 @@ def _read(raw: _Message) -> Message:
 def _headers(raw: _Message) -> dict[str, bytes]:
     try:
         found: Any = raw.headers()  # the stub has a type that cannot be unpacked
-    except (SystemError, UnicodeDecodeError):  # a name that is no UTF-8
-        return {}
+    except (SystemError, UnicodeDecodeError):
+        return {}  # a name is no UTF-8; asked again, the client answers a list with a hole, which ends the process
     return {name: _bytes(value) for name, value in found or ()}
 
 

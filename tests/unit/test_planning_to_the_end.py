@@ -1,4 +1,4 @@
-"""Whatever modules declare, a run that can be planned comes to its end when its jobs land, in an order that they allow."""
+"""Whatever modules declare, a run that can be planned comes to its end when its jobs land, in any order they allow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def declarations(draw: st.DrawFn) -> dict[str, Declared]:
     for number in range(draw(st.integers(0, 6))):
         kind = draw(st.sampled_from(["native", "native", "wrapped", "late", "once"]))
         usable = [name for name, each in known.items() if kind == "once" or not each.once]
-        if kind != "late" and kind != "once":
+        if kind not in {"late", "once"}:
             usable = [name for name in usable if not known[name].late]
         some = st.lists(st.sampled_from(usable), unique=True, max_size=3).map(tuple)
         name = f"m{number}"

@@ -1,4 +1,4 @@
-"""No message is lost or given up for what the database is to blame for, and none is tried for ever for its own fault."""
+"""No message is given up for what the database is to blame for, and none is tried for ever for a fault of its own."""
 
 from __future__ import annotations
 

@@ -455,8 +455,6 @@ def rows_header(headers: Mapping[str, bytes]) -> RowsHeader:
         constants = from_json_text(headers["constants"].decode())
         if not isinstance(constants, dict) or any(isinstance(value, dict | list) for value in constants.values()):
             raise ValueError("constants is not a JSON object of plain values")
-        if isinstance(constants.get("lastupdated", 0), bool) or not isinstance(constants.get("lastupdated", 0), int):
-            raise ValueError("constants has a lastupdated that is no number")
         schema = headers["schema"].decode()
         touch: Touch = "lazy" if headers.get("touch") == b"lazy" else "always"
     except KeyError as error:

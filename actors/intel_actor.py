@@ -5,11 +5,11 @@ from __future__ import annotations
 from actors.aws.clients import AwsCloud
 from actors.worker import Worker
 from cartoray.member import Member
-from cartoray.settings import Settings
+from cartoray.settings import Settings, as_pool
 
 
 class IntelActor(Member):
     """Takes jobs, calls the cloud's APIs, publishes rows."""
 
     def make(self, settings: Settings, name: str) -> Worker:
-        return Worker(settings, name, AwsCloud(settings.aws, settings.intel.calls_per_actor))
+        return Worker(as_pool(settings, "intel"), name, AwsCloud(settings.aws, settings.intel.calls_per_actor))

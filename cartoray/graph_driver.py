@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import neo4j
 from neo4j.exceptions import ConfigurationError
 
@@ -15,9 +17,13 @@ def open_driver(settings: Neo4jSettings, name: str, connections: int = 4) -> neo
     `name` is what Neo4j's list of connections calls it. Raises GraphRefused for an address that cannot be one.
     """
     password = settings.password.get_secret_value()
+    uri, tls = settings.uri, dict[str, Any]()
+    if settings.ca_location:  # the driver takes authorities only beside a URI that says nothing of TLS
+        uri = uri.replace("+s://", "://", 1)
+        tls = {"encrypted": True, "trusted_certificates": neo4j.TrustCustomCAs(settings.ca_location)}
     try:
         return neo4j.GraphDatabase.driver(
-            settings.uri,
+            uri,
             auth=(settings.user, password) if password else None,
             user_agent=f"cartoray/{name}",
             connection_timeout=settings.timeout_s,
@@ -25,6 +31,7 @@ def open_driver(settings: Neo4jSettings, name: str, connections: int = 4) -> neo
             max_connection_pool_size=connections,
             notifications_min_severity="OFF",
             telemetry_disabled=True,
+            **tls,
         )
     except (ConfigurationError, ValueError) as error:
         raise GraphRefused(f"{variable('neo4j', 'uri')} is not usable: {error}") from None

@@ -65,7 +65,35 @@ def _unavailable(settings: KafkaSettings, what: str, error: object = "") -> Kafk
 
 def _client(settings: KafkaSettings, **more: Any) -> dict[str, Any]:
     # librdkafka's own log lines on stderr would tear the progress display; errors reach the callers as exceptions
-    return {"bootstrap.servers": settings.bootstrap_servers, "log_level": 0, "socket.keepalive.enable": True, **more}
+    return {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "log_level": 0,
+        "socket.keepalive.enable": True,
+        **_security(settings),
+        **more,
+    }
+
+
+def _security(settings: KafkaSettings) -> dict[str, Any]:
+    """What librdkafka takes of TLS and of the login; what is not set is left to it."""
+    by_token = settings.sasl_mechanism == "OAUTHBEARER"
+    entries = {
+        "security.protocol": settings.security_protocol,
+        "sasl.mechanism": settings.sasl_mechanism,
+        "sasl.username": settings.sasl_username,
+        "sasl.password": settings.sasl_password.get_secret_value(),
+        "sasl.oauthbearer.method": "oidc" if by_token else "",
+        "sasl.oauthbearer.token.endpoint.url": settings.oauth_token_url,
+        "sasl.oauthbearer.client.id": settings.oauth_client_id,
+        "sasl.oauthbearer.client.secret": settings.oauth_client_secret.get_secret_value(),
+        "sasl.oauthbearer.scope": settings.oauth_scope,
+        "https.ca.location": settings.oauth_ca_location,
+        "ssl.ca.location": settings.ssl_ca_location,
+        "ssl.certificate.location": settings.ssl_certificate_location,
+        "ssl.key.location": settings.ssl_key_location,
+        "ssl.key.password": settings.ssl_key_password.get_secret_value(),
+    }
+    return {name: value for name, value in entries.items() if value}
 
 
 def _answer(settings: KafkaSettings, ask: Callable[[], T]) -> T:

@@ -11,10 +11,10 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -56,6 +56,29 @@ class KafkaSettings(_Group):
     delivery_timeout_s: float = Field(
         120, gt=0, description="until a message that Kafka never acknowledged is an error"
     )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="of the brokers' listener; passwords and tokens are safe over SASL_SSL alone"
+    )
+    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        "", description="how to log in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER (by OIDC); none: not at all"
+    )
+    sasl_username: str = Field("", description="of PLAIN and SCRAM")
+    sasl_password: SecretStr = Field(SecretStr(""), description="of PLAIN and SCRAM")
+    oauth_token_url: str = Field(
+        "", description="token endpoint of OAUTHBEARER, for the grant client_credentials", pattern=r"^(https?://.+)?$"
+    )
+    oauth_client_id: str = Field("", description="of OAUTHBEARER")
+    oauth_client_secret: SecretStr = Field(SecretStr(""), description="of OAUTHBEARER")
+    oauth_scope: str = Field("", description="of OAUTHBEARER, if the token endpoint asks for one")
+    oauth_ca_location: str = Field(
+        "", description="PEM file or folder with the authorities of the token endpoint; none: the system's"
+    )
+    ssl_ca_location: str = Field(
+        "", description="PEM file or folder with the authorities of the brokers' certificates; none: the system's"
+    )
+    ssl_certificate_location: str = Field("", description="PEM file with the client's own certificate, for mutual TLS")
+    ssl_key_location: str = Field("", description="PEM file with the key of that certificate")
+    ssl_key_password: SecretStr = Field(SecretStr(""), description="of that key, if it has one")
 
 
 class Neo4jSettings(_Group):
@@ -63,6 +86,9 @@ class Neo4jSettings(_Group):
     user: str = "neo4j"
     password: SecretStr = SecretStr("")
     database: str = Field("neo4j", min_length=1)
+    ca_location: str = Field(
+        "", description="PEM file with the authorities of the server's certificate, for +s URIs; none: the system's"
+    )
     timeout_s: float = Field(15, gt=0, description="for a connection before Neo4j counts as unreachable")
     transaction_timeout_s: float = Field(120, gt=0, description="after which the server ends a transaction of ours")
 
@@ -95,7 +121,28 @@ class AwsSettings(_Group):
     read_timeout_s: float = Field(60, gt=0)
 
 
+_PASSWORD = ("sasl_username", "sasl_password")
+_TOKEN = ("oauth_token_url", "oauth_client_id", "oauth_client_secret")
+_TOKEN_MORE = ("oauth_scope", "oauth_ca_location")
+_CERTIFICATE = ("ssl_certificate_location", "ssl_key_location", "ssl_key_password")
+IDENTITY = (*_PASSWORD, *_TOKEN[1:], *_CERTIFICATE)  # who a Kafka client is: what each pool may have of its own
+PoolGroup = Literal["intel", "ingestion"]
+POOLS: tuple[PoolGroup, ...] = get_args(PoolGroup)
+
+
 class _PoolSettings(_Group):
+    kafka_sasl_username: str = Field(
+        "",
+        description="of a principal of the pool's own in Kafka, see docs/operations/security.md; with it or another "
+        "setting of these, none of CARTORAY_KAFKA_… of the same names counts for the pool",
+    )
+    kafka_sasl_password: SecretStr = Field(SecretStr(""), description="of the pool's own principal")
+    kafka_oauth_client_id: str = Field("", description="of the pool's own principal")
+    kafka_oauth_client_secret: SecretStr = Field(SecretStr(""), description="of the pool's own principal")
+    kafka_ssl_certificate_location: str = Field("", description="of the pool's own principal")
+    kafka_ssl_key_location: str = Field("", description="of the pool's own principal")
+    kafka_ssl_key_password: SecretStr = Field(SecretStr(""), description="of the pool's own principal")
+
     @field_validator("actors_min", check_fields=False)
     @classmethod
     def _not_above_the_most(cls, least: int, info: ValidationInfo) -> int:
@@ -267,6 +314,97 @@ class _Environment(EnvSettingsSource):
         return {name.lower(): value for name, value in self._environment.items()}
 
 
+def as_pool(settings: Settings, pool: PoolGroup) -> Settings:
+    """The settings of the pool's members: with its own identity towards Kafka, as a whole, if it has one."""
+    own = {field: getattr(getattr(settings, pool), f"kafka_{field}") for field in IDENTITY}
+    if not any(map(_text, own.values())):
+        return settings
+    return settings.model_copy(update={"kafka": settings.kafka.model_copy(update=own)})
+
+
+def _text(value: str | SecretStr) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+Name = Callable[[str], str]  # how to call a field of KafkaSettings in an error: its variable
+
+
+def _contradiction(settings: Settings) -> str | None:
+    """What is wrong between settings that are right by themselves, with the remedy."""
+
+    def of_kafka(field: str) -> str:
+        return variable("kafka", field)
+
+    if problem := kafka_contradiction(settings.kafka, of_kafka):
+        return problem
+    for pool in POOLS:
+        own = as_pool(settings, pool)
+
+        def of_pool(field: str, pool: str = pool) -> str:
+            return variable(pool, f"kafka_{field}") if field in IDENTITY else variable("kafka", field)
+
+        if own is not settings and (problem := kafka_contradiction(own.kafka, of_pool)):
+            return problem
+    return _graph_contradiction(settings.neo4j)
+
+
+def kafka_contradiction(kafka: KafkaSettings, name: Name) -> str | None:
+    """What of the login and of TLS does not fit together, with the remedy."""
+    return _login_contradiction(kafka, name) or _tls_contradiction(kafka, name)
+
+
+def _given(kafka: KafkaSettings, fields: Iterable[str]) -> list[str]:
+    return [field for field in fields if _text(getattr(kafka, field))]
+
+
+def _login_contradiction(kafka: KafkaSettings, name: Name) -> str | None:
+    protocol, mechanism = kafka.security_protocol, kafka.sasl_mechanism
+    if not protocol.startswith("SASL_"):
+        if found := _given(kafka, ("sasl_mechanism", *_PASSWORD, *_TOKEN, *_TOKEN_MORE)):
+            return (
+                f"{name(found[0])} is set, but {name('security_protocol')} is {protocol}, which has no login. "
+                f"Set {name('security_protocol')} to SASL_SSL, or leave {name(found[0])} out."
+            )
+        return None
+    if not mechanism:
+        return (
+            f"{name('security_protocol')} is {protocol}, but {name('sasl_mechanism')} is not set. "
+            "Set it to PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER, as your brokers have it."
+        )
+    by_token = mechanism == "OAUTHBEARER"
+    needed, foreign = (_TOKEN, _PASSWORD) if by_token else (_PASSWORD, (*_TOKEN, *_TOKEN_MORE))
+    if missing := [field for field in needed if field not in _given(kafka, needed)]:
+        return f"{name('sasl_mechanism')} is {mechanism}, which needs {' and '.join(map(name, missing))}: set it."
+    if found := _given(kafka, foreign):
+        return (
+            f"{name(found[0])} is set, but {name('sasl_mechanism')} is {mechanism}, which does not use it. "
+            "Leave it out, or set the mechanism that it belongs to."
+        )
+    return None
+
+
+def _tls_contradiction(kafka: KafkaSettings, name: Name) -> str | None:
+    protocol = kafka.security_protocol
+    if not protocol.endswith("SSL") and (found := _given(kafka, ("ssl_ca_location", *_CERTIFICATE))):
+        return (
+            f"{name(found[0])} is set, but {name('security_protocol')} is {protocol}, which has no TLS. "
+            f"Set it to {'SASL_SSL' if kafka.sasl_mechanism else 'SSL'}, or leave {name(found[0])} out."
+        )
+    if len(pair := _given(kafka, _CERTIFICATE[:2])) == 1 or (not pair and _given(kafka, _CERTIFICATE[2:])):
+        certificate, key, password = map(name, _CERTIFICATE)
+        return f"{certificate} and {key} belong together, and {password} to them: set both, or none of the three."
+    return None
+
+
+def _graph_contradiction(neo4j: Neo4jSettings) -> str | None:
+    if neo4j.ca_location and "+s://" not in neo4j.uri:
+        return (
+            f"{variable('neo4j', 'ca_location')} is set, but {variable('neo4j', 'uri')} is not bolt+s:// or "
+            "neo4j+s://, which alone look at who signed the certificate. Change the URI, or leave the authorities out."
+        )
+    return None
+
+
 @dataclass(frozen=True)
 class Loaded:
     """`settings`, and for each setting (group, name) that is not a default, where it came from."""
@@ -303,9 +441,12 @@ def load(environment: Mapping[str, str] | None = None, directory: Path | None = 
     take(file_layer, file_name)
     take(environment_layer, "environment")
     try:
-        return Loaded(Settings.model_validate(values), sources)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         raise SettingError(_explain(error, values, sources)) from None
+    if problem := _contradiction(settings):
+        raise SettingError(problem)
+    return Loaded(settings, sources)
 
 
 def variable(group: str, name: str) -> str:

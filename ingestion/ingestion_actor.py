@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cartoray.member import Member
-from cartoray.settings import Settings
+from cartoray.settings import Settings, as_pool
 from ingestion.sink import Sink
 
 
@@ -11,4 +11,4 @@ class IngestionActor(Member):
     """Takes rows and steps, writes the graph."""
 
     def make(self, settings: Settings, name: str) -> Sink:
-        return Sink(settings, name)
+        return Sink(as_pool(settings, "ingestion"), name)

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+import cartoray.cli.acls
 import cartoray.cli.cartography
 import cartoray.cli.config
 import cartoray.cli.dead_letters
@@ -68,6 +69,7 @@ for part in (
     cartoray.cli.graph,
     cartoray.cli.dead_letters,
     cartoray.cli.config,
+    cartoray.cli.acls,
 ):
     part.register(app)
 

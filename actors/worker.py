@@ -42,7 +42,14 @@ from actors.wrapped.process import TRACEBACK_MAX, run_in_process
 from actors.wrapped.session import GraphDriver
 from cartoray.cancels import Cancels
 from cartoray.dead_letters import REASON_MAX
-from cartoray.errors import CartorayError, JobTimedOut, KafkaUnavailable, UnknownModule, UnreadableMessage
+from cartoray.errors import (
+    CartorayError,
+    JobTimedOut,
+    KafkaRefused,
+    KafkaUnavailable,
+    UnknownModule,
+    UnreadableMessage,
+)
 from cartoray.events import Event, JobEnded, JobStarted, Place, key_of
 from cartoray.in_hand import InHand
 from cartoray.jobs import Job, job_id
@@ -161,7 +168,8 @@ class Worker:
     def run(self, stop: threading.Event) -> None:
         """Works until `stop`, then finishes what is under way within `intel.drain_s`, and leaves the group.
 
-        Raises KafkaUnavailable when the clients cannot go on. A Kafka that is away for a while is waited for.
+        Raises KafkaUnavailable when the clients cannot go on, and KafkaRefused. A Kafka that is away for a while is
+        waited for.
         """
         load_transforms()  # before there are jobs, whose threads would all wait for it
         limits = self._settings.intel
@@ -425,7 +433,7 @@ class Worker:
             found = extraction.found
             extraction.run(outbox.publish)
             outbox.release()
-        except (Abandoned, KafkaUnavailable):
+        except (Abandoned, KafkaRefused, KafkaUnavailable):
             raise
         except Cancelled:
             found.cancelled = True

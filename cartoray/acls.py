@@ -17,7 +17,7 @@ Service = Literal["orchestrator", "driver", "intel", "ingestion", "dlq", "cartog
 Operation = Literal["READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"]
 SERVICES: tuple[Service, ...] = get_args(Service)
 MEANT: Mapping[Service, str] = {
-    "orchestrator": "cartoray sync, status and runs",
+    "orchestrator": "cartoray sync, status, runs and cancel",
     "driver": "cartoray serve",
     "intel": "actors that call the cloud's APIs",
     "ingestion": "actors that write to Neo4j",
@@ -38,7 +38,7 @@ class Acl:
 def acls(settings: KafkaSettings) -> dict[Service, tuple[Acl, ...]]:
     """For each service all that it needs, and nothing that another of its rights implies."""
     names = topics(settings)
-    jobs, data, events, ledger, dead = (topic.name for topic in names)
+    jobs, data, events, cancels, ledger, dead = (topic.name for topic in names)
     intel, ingestion = group(settings, "intel"), group(settings, "ingestion")
 
     def of_topics(*operations_of: tuple[Operation, str]) -> tuple[Acl, ...]:
@@ -49,29 +49,31 @@ def acls(settings: KafkaSettings) -> dict[Service, tuple[Acl, ...]]:
     checks = of_topics(*((operation, topic.name) for topic in names for operation in looks))
     return {
         "orchestrator": (
-            *of_topics(("WRITE", jobs), ("WRITE", events), ("READ", events)),
+            *of_topics(("WRITE", jobs), ("WRITE", events), ("READ", events), ("WRITE", cancels)),
             *of_topics(("DESCRIBE", data), ("DESCRIBE", ledger), ("DESCRIBE", dead)),
             *checks,
         ),
         "driver": (
             *of_topics(("WRITE", jobs), ("WRITE", data), ("WRITE", events), ("READ", events)),
-            *of_topics(("DESCRIBE", ledger), ("DESCRIBE", dead)),
+            *of_topics(("DESCRIBE", cancels), ("DESCRIBE", ledger), ("DESCRIBE", dead)),
             *checks,
             *(Acl("GROUP", name, "DESCRIBE") for name in (intel, ingestion)),  # how far they are behind
         ),
         "intel": (
             *of_topics(("READ", jobs), ("WRITE", data), ("WRITE", events), ("READ", events), ("WRITE", dead)),
+            *of_topics(("READ", cancels)),
             Acl("GROUP", intel, "READ"),
             Acl("GROUP", ingestion, "DESCRIBE"),  # rows wait while it is too far behind
         ),
         "ingestion": (
             *of_topics(("READ", data), ("WRITE", events), ("WRITE", dead), ("READ", ledger), ("WRITE", ledger)),
+            *of_topics(("READ", cancels)),
             Acl("GROUP", ingestion, "READ"),
         ),
         "dlq": of_topics(("READ", dead), ("WRITE", jobs), ("WRITE", data)),
         "cartography": (
             *of_topics(("WRITE", data), ("READ", events)),
-            *of_topics(("DESCRIBE", jobs), ("DESCRIBE", ledger), ("DESCRIBE", dead)),
+            *of_topics(("DESCRIBE", jobs), ("DESCRIBE", cancels), ("DESCRIBE", ledger), ("DESCRIBE", dead)),
             *checks,
             Acl("GROUP", ingestion, "DESCRIBE"),
         ),

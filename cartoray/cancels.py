@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from cartoray.errors import CartorayError
+from cartoray.errors import CartorayError, KafkaRefused
 from cartoray.events import RunCancelled, key_of
 from cartoray.kafka import Follower, Publisher
 from cartoray.settings import KafkaSettings
@@ -42,6 +42,7 @@ class Cancels:
     def __init__(self, settings: KafkaSettings, name: str) -> None:
         self._settings, self._name = settings, f"{name}-cancels"
         self._runs: set[str] = set()
+        self._refused: KafkaRefused | None = None
         self._known, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name=self._name, daemon=True)
 
@@ -56,8 +57,13 @@ class Cancels:
         return run_id in self._runs
 
     def wait_until_known(self, stop: threading.Event) -> bool:
-        """Blocks until all that was cancelled before `start` is known; False if `stop` was set before."""
+        """Blocks until all that was cancelled before `start` is known; False if `stop` was set before.
+
+        Raises KafkaRefused.
+        """
         while not self._known.wait(_POLL_S):
+            if self._refused is not None:
+                raise self._refused
             if stop.is_set():
                 return False
         return True
@@ -66,6 +72,10 @@ class Cancels:
         while not self._closed.is_set():
             try:
                 self._read()
+            except KafkaRefused as error:
+                self._refused = error
+                log.warning("cancels_refused reason=%s", error)
+                return
             except CartorayError as error:  # Kafka is away: all is read again when it is back
                 log.info("cancels_unknown reason=%s", error)
                 self._closed.wait(_AGAIN_S)

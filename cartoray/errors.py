@@ -10,6 +10,7 @@
         │   ├── SettingError
         │   └── UnknownModule
         ├── StackError         a server of the embedded stack
+        ├── KafkaRefused       Kafka refuses the login, or a right
         ├── GraphRefused       Neo4j refuses the login, the database or the statement
         ├── CloudDenied        credentials, role or permission
         │   └── RegionDenied
@@ -63,6 +64,10 @@ class UnknownModule(UsageError):
 
 class StackError(Permanent):
     """A server of the embedded stack could not be had, started or stopped."""
+
+
+class KafkaRefused(Permanent):
+    """Kafka answered and refuses: login, certificate, or what was asked of a topic or group."""
 
 
 class GraphRefused(Permanent):

@@ -1,6 +1,6 @@
-"""The only file that knows confluent-kafka. Each verb says what may block, what its success means and what it raises.
+"""All that is done with Kafka. Each verb says what may block, what its success means and what it raises.
 
-Clients are made by the process that uses them, never at import: librdkafka's threads do not survive a fork.
+Only this file and `kafka_client` know confluent-kafka.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -32,105 +33,56 @@ from confluent_kafka.admin import (
 )
 
 from cartoray.dead_letters import dead_letter_headers, without_content
-from cartoray.errors import KafkaUnavailable, RowRejected, SettingError
+from cartoray.errors import CartorayError, KafkaUnavailable, RowRejected, SettingError
+from cartoray.kafka_client import DENIED, Troubles, denied, new_client, unavailable
 from cartoray.messages import Message
 from cartoray.settings import KafkaSettings, variable
 from cartoray.topics import Topic
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _OFFSET: Any = OffsetSpec  # the library's stub has no types for what it makes
 _POLL_S = 0.1
 _COMMIT_AGAIN_S = 1.0
 _KEY_MAX = 1_000  # bytes, of the key of a dead letter that else was too large
-_NOT_YET = frozenset(  # of a leader or coordinator that has just been elected, and does not know it
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    }
-)
-
-
-def _unavailable(settings: KafkaSettings, what: str, error: object = "") -> KafkaUnavailable:
-    detail = f" ({error})" if error else ""
-    return KafkaUnavailable(
-        f"Kafka at {settings.bootstrap_servers} {what}{detail}. Start it with `cartoray up`, "
-        f"or set {variable('kafka', 'bootstrap_servers')} to the brokers you have."
-    )
-
-
-def _client(settings: KafkaSettings, **more: Any) -> dict[str, Any]:
-    # librdkafka's own log lines on stderr would tear the progress display; errors reach the callers as exceptions
-    return {
-        "bootstrap.servers": settings.bootstrap_servers,
-        "log_level": 0,
-        "socket.keepalive.enable": True,
-        **_security(settings),
-        **more,
-    }
-
-
-def _security(settings: KafkaSettings) -> dict[str, Any]:
-    """What librdkafka takes of TLS and of the login; what is not set is left to it."""
-    by_token = settings.sasl_mechanism == "OAUTHBEARER"
-    entries = {
-        "security.protocol": settings.security_protocol,
-        "sasl.mechanism": settings.sasl_mechanism,
-        "sasl.username": settings.sasl_username,
-        "sasl.password": settings.sasl_password.get_secret_value(),
-        "sasl.oauthbearer.method": "oidc" if by_token else "",
-        "sasl.oauthbearer.token.endpoint.url": settings.oauth_token_url,
-        "sasl.oauthbearer.client.id": settings.oauth_client_id,
-        "sasl.oauthbearer.client.secret": settings.oauth_client_secret.get_secret_value(),
-        "sasl.oauthbearer.scope": settings.oauth_scope,
-        "https.ca.location": settings.oauth_ca_location,
-        "ssl.ca.location": settings.ssl_ca_location,
-        "ssl.certificate.location": settings.ssl_certificate_location,
-        "ssl.key.location": settings.ssl_key_location,
-        "ssl.key.password": settings.ssl_key_password.get_secret_value(),
-    }
-    return {name: value for name, value in entries.items() if value}
-
-
-def _answer(settings: KafkaSettings, ask: Callable[[], T]) -> T:
-    """Asks again while it is too early. Raises KafkaUnavailable."""
-    deadline = time.monotonic() + settings.timeout_s
-    while True:
-        try:
-            return ask()
-        except TimeoutError as error:
-            raise _unavailable(settings, "does not answer", error) from error
-        except KafkaException as error:
-            if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
-                raise _unavailable(settings, "does not answer", error.args[0].str()) from error
-            time.sleep(_POLL_S)
 
 
 class Admin:
-    """Topics and offsets. Calls block until the broker answered, at most `timeout_s` of the settings."""
+    """Topics and offsets. Calls block until the broker answered, at most `timeout_s` of the settings.
+
+    All raise KafkaUnavailable, and KafkaRefused for a login or a right that Kafka refuses.
+    """
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
-        self._client = AdminClient(_client(settings))
+        """Raises SettingError for files that cannot be used."""
+        self._settings, self._troubles = settings, Troubles(settings)
+        self._client = new_client(AdminClient, settings, self._troubles)
 
     def check(self) -> None:
-        """Returns when a broker answered. Raises KafkaUnavailable."""
+        """Returns when a broker answered."""
         self._topics()
 
-    def _topics(self) -> dict[str, TopicMetadata]:
-        try:
-            return self._client.list_topics(timeout=self._settings.timeout_s).topics
-        except KafkaException as error:
-            raise _unavailable(self._settings, f"does not answer within {self._settings.timeout_s:g} s") from error
+    def _topics(self, topic: str | None = None) -> dict[str, TopicMetadata]:
+        """All that this client may see; or this one."""
+        failed: KafkaError | None = None
+        for share in (0.2, 0.8):  # a refused login is told beside the answers: the whole time-out need not pass
+            with contextlib.suppress(BufferError):
+                try:
+                    return self._client.list_topics(topic, timeout=self._settings.timeout_s * share).topics
+                except KafkaException as error:
+                    failed = error.args[0]
+            self._client.poll(0)
+            if self._troubles.told is not None:
+                break
+        assert failed is not None
+        what = f"does not answer within {self._settings.timeout_s:g} s"
+        raise self._troubles.meaning(failed, what, "DESCRIBE", "its topics")
 
     def ensure(self, wanted: Iterable[Topic]) -> None:
         """Creates the topics that are absent and checks those that are present.
 
-        Raises KafkaUnavailable, or SettingError for a topic whose settings would lose data.
+        Raises SettingError for a topic whose settings would lose data, KafkaRefused for one that is absent and that
+        this client may not create.
         """
         present = self._topics()
         wanted = list(wanted)
@@ -143,6 +95,9 @@ class Admin:
             try:
                 future.result(self._settings.timeout_s)
             except KafkaException as error:
+                if error.args[0].code() in DENIED:
+                    self.partitions(name)  # one that may not be described looks as if it were absent
+                    raise denied(self._settings, "CREATE", f"topic {name}, which is absent") from None
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
                     raise SettingError(f"Topic {name} cannot be created: {error.args[0].str()}.") from None
         created = {topic.topic for topic in new}
@@ -155,8 +110,11 @@ class Admin:
             topic = next(topic for topic in topics if topic.name == resource.name)
             try:
                 have = {name: entry.value for name, entry in future.result(self._settings.timeout_s).items()}
-            except (KafkaException, TimeoutError) as error:
-                raise _unavailable(self._settings, f"does not say how topic {topic.name} is set", error) from error
+            except TimeoutError as error:
+                raise unavailable(self._settings, f"does not say how topic {topic.name} is set", error) from error
+            except KafkaException as error:
+                what, on = f"does not say how topic {topic.name} is set", f"topic {topic.name}"
+                raise self._troubles.meaning(error.args[0], what, "DESCRIBE_CONFIGS", on) from error
             policy = set(topic.config["cleanup.policy"].split(","))
             if set(have["cleanup.policy"].split(",")) != policy:
                 raise SettingError(
@@ -187,14 +145,13 @@ class Admin:
             ):
                 return
             time.sleep(0.05)
-        raise _unavailable(self._settings, f"has no leader for a partition of {', '.join(sorted(names))}")
+        raise unavailable(self._settings, f"has no leader for a partition of {', '.join(sorted(names))}")
 
     def partitions(self, topic: str) -> list[int]:
         """Partition numbers of `topic`; empty when there is no such topic."""
-        try:
-            metadata = self._client.list_topics(topic, timeout=self._settings.timeout_s).topics[topic]
-        except KafkaException as error:
-            raise _unavailable(self._settings, "does not answer", error) from error
+        metadata = self._topics(topic)[topic]
+        if metadata.error is not None and metadata.error.code() in DENIED:
+            raise denied(self._settings, "DESCRIBE", f"topic {topic}")
         return sorted(metadata.partitions) if metadata.error is None else []
 
     def end_offsets(self, topic: str) -> dict[int, int]:
@@ -207,12 +164,13 @@ class Admin:
 
     def _offsets(self, topic: str, spec: OffsetSpec) -> dict[int, int]:
         asked = {TopicPartition(topic, partition): spec for partition in self.partitions(topic)}
-        return _answer(
-            self._settings,
+        return self._troubles.answer(
             lambda: {
                 at.partition: future.result(self._settings.timeout_s).offset
                 for at, future in (self._client.list_offsets(asked).items() if asked else ())
             },
+            "DESCRIBE",
+            f"topic {topic}",
         )
 
 
@@ -220,25 +178,25 @@ class Publisher:
     """An idempotent producer with a thread of its own for delivery reports."""
 
     def __init__(self, settings: KafkaSettings, name: str) -> None:
-        self._settings = settings
-        self._producer = Producer(
-            _client(
-                settings,
-                **{
-                    "client.id": name,
-                    "enable.idempotence": True,
-                    "compression.type": "none",  # rows are compressed inside Arrow already
-                    "linger.ms": 5,
-                    "message.max.bytes": settings.message_bytes_max + 200_000,
-                    "queue.buffering.max.kbytes": 65_536,
-                    "delivery.timeout.ms": int(settings.delivery_timeout_s * 1000),
-                },
-            )
+        self._settings, self._troubles = settings, Troubles(settings)
+        self._producer = new_client(
+            Producer,
+            settings,
+            self._troubles,
+            **{
+                "client.id": name,
+                "enable.idempotence": True,
+                "compression.type": "none",  # rows are compressed inside Arrow already
+                "linger.ms": 5,
+                "message.max.bytes": settings.message_bytes_max + 200_000,
+                "queue.buffering.max.kbytes": 65_536,
+                "delivery.timeout.ms": int(settings.delivery_timeout_s * 1000),
+            },
         )
         self._closed = threading.Event()
         self._reported = threading.Condition()
         self._unreported = 0  # messages whose delivery report has not come
-        self._failed: KafkaUnavailable | None = None  # of a message since the last flush
+        self._failed: CartorayError | None = None  # of a message since the last flush
         self._thread = threading.Thread(target=self._serve, name=f"{name}-producer", daemon=True)
         self._thread.start()
 
@@ -257,12 +215,13 @@ class Publisher:
 
         Blocks while the local queue (64 MiB) is full: that is Kafka's back-pressure, and ingestion's is in
         `actors.lag_gate`. The future raises KafkaUnavailable when the message was not acknowledged within
-        `delivery_timeout_s`. Raises RowRejected for a message that is too large, and KafkaUnavailable after `close`.
+        `delivery_timeout_s`, and KafkaRefused when it may not be written. Raises RowRejected for a message that is too
+        large, and KafkaUnavailable after `close`.
         """
         future: Future[tuple[int, int]] = Future()
 
         def delivered(error: KafkaError | None, message: _Message) -> None:
-            failed = None if error is None else _unavailable(self._settings, "did not take a message", error.str())
+            failed = None if error is None else self._error(error, topic)
             with self._reported:
                 self._unreported -= 1
                 self._failed = self._failed or failed
@@ -279,14 +238,17 @@ class Publisher:
                 self._closed.wait(_POLL_S)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
-                    raise _unavailable(self._settings, "did not take a message", error.args[0].str()) from error
+                    raise self._error(error.args[0], topic) from error
                 setting = variable("kafka", "message_bytes_max")
                 raise RowRejected(f"A message of {len(value)} bytes is more than {setting} allows.") from None
             else:
                 with self._reported:
                     self._unreported += 1
                 return future
-        raise _unavailable(self._settings, "is no longer published to: this member has ended")
+        raise unavailable(self._settings, "is no longer published to: this member has ended")
+
+    def _error(self, error: KafkaError, topic: str) -> CartorayError:
+        return self._troubles.meaning(error, "did not take a message", "WRITE", f"topic {topic}")
 
     def bury(self, topic: str, message: Message, reason: str) -> Future[tuple[int, int]]:
         """Queues the dead letter of `message`, without its content if that is too large. Else like `publish`."""
@@ -296,18 +258,21 @@ class Publisher:
             return self.publish(topic, message.key[:_KEY_MAX], b"", without_content(message, reason))
 
     def flush(self) -> None:
-        """Returns when every message published since the last flush is acknowledged. Raises KafkaUnavailable."""
+        """Returns when every message published since the last flush is acknowledged.
+
+        Raises KafkaUnavailable and KafkaRefused.
+        """
         with self._reported:
             # every message is reported within the delivery time-out, be it as failed
             timeout_s = self._settings.delivery_timeout_s + self._settings.timeout_s
             if not self._reported.wait_for(lambda: self._unreported <= 0, timeout_s):
-                raise _unavailable(self._settings, f"has not acknowledged {self._unreported} messages")
+                raise unavailable(self._settings, f"has not acknowledged {self._unreported} messages")
             failed, self._failed = self._failed, None
         if failed is not None:
             raise failed
 
     def close(self) -> None:
-        """Flushes and ends the thread. Raises KafkaUnavailable like `flush`."""
+        """Flushes and ends the thread. Raises like `flush`."""
         try:
             self.flush()
         finally:
@@ -355,22 +320,25 @@ class GroupConsumer:
         on_assigned: Callable[[list[int]], None],
         on_revoked: Callable[[list[int]], None],
     ) -> None:
-        self._settings, self._topic = settings, topic
-        self._consumer = Consumer(
-            _client(
-                settings,
-                **{
-                    "group.id": group,
-                    "client.id": name,
-                    "group.protocol": "consumer",
-                    "auto.offset.reset": "earliest",
-                    "enable.auto.commit": False,
-                    "enable.auto.offset.store": False,
-                    "max.poll.interval.ms": 300_000,
-                    "queued.max.messages.kbytes": 16_384,
-                    "fetch.message.max.bytes": settings.message_bytes_max + 200_000,
-                },
-            )
+        """Raises KafkaRefused when Kafka refuses the login; one that is away is waited for by `poll`."""
+        self._settings, self._topic, self._group, self._troubles = settings, topic, group, Troubles(settings)
+        with contextlib.suppress(KafkaUnavailable):
+            Admin(settings).check()
+        self._consumer = new_client(
+            Consumer,
+            settings,
+            self._troubles,
+            **{
+                "group.id": group,
+                "client.id": name,
+                "group.protocol": "consumer",
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "max.poll.interval.ms": 300_000,
+                "queued.max.messages.kbytes": 16_384,
+                "fetch.message.max.bytes": settings.message_bytes_max + 200_000,
+            },
         )
         self._consumer.subscribe(
             [topic],
@@ -392,16 +360,18 @@ class GroupConsumer:
     def poll(self, timeout_s: float) -> Message | None:
         """The next message, or None after `timeout_s`. A broker that is away is waited for: logged, not raised.
 
-        Raises KafkaUnavailable when the client itself cannot go on.
+        Raises KafkaUnavailable when the client itself cannot go on, KafkaRefused when it may not.
         """
         if self._owed and time.monotonic() > self._commit_again_s:
             self.commit({})
         raw = self._consumer.poll(timeout_s)
+        self._troubles.raise_final()
         if raw is None:
             return None
         if (error := raw.error()) is not None:
+            self._raise_denial(error)
             if error.fatal():
-                raise _unavailable(self._settings, "ended this consumer", error.str())
+                raise unavailable(self._settings, "ended this consumer", error.str())
             if error.str() != self._error:  # the same is told many times a second
                 log.warning("consumer_trouble topic=%s reason=%s", self._topic, error.str())
             self._error = error.str()
@@ -409,11 +379,17 @@ class GroupConsumer:
         self._error = ""
         return _read(raw)
 
+    def _raise_denial(self, error: KafkaError) -> None:
+        if error.code() in DENIED:
+            of_group = error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
+            on = f"group {self._group}" if of_group else f"topic {self._topic}"
+            raise denied(self._settings, "READ", on)
+
     def commit(self, offsets: Mapping[int, int], metadata: Mapping[int, str] | None = None) -> bool:
         """Commits partition → next offset, with what `committed` is to answer besides it. Blocks for the answer.
 
         False when the broker refused because the group moved on, or is away. The offsets are kept and tried again, by
-        the next commit or poll, until they succeed or their partition is revoked.
+        the next commit or poll, until they succeed or their partition is revoked. Raises KafkaRefused.
         """
         texts = metadata or {}
         self._owed.update({partition: (offset, texts.get(partition, "")) for partition, offset in offsets.items()})
@@ -423,6 +399,7 @@ class GroupConsumer:
         try:
             self._consumer.commit(offsets=at, asynchronous=False)
         except KafkaException as error:
+            self._raise_denial(error.args[0])
             log.info("commit_failed topic=%s reason=%s", self._topic, error.args[0].str())
             self._commit_again_s = time.monotonic() + _COMMIT_AGAIN_S
             return False
@@ -432,10 +409,12 @@ class GroupConsumer:
     def committed(self, partitions: Iterable[int]) -> dict[int, tuple[int, str]]:
         """Partition → offset and metadata, where something was committed. Blocks for the answer, `timeout_s` at most.
 
-        Raises KafkaUnavailable.
+        Raises KafkaUnavailable and KafkaRefused.
         """
         asked = [TopicPartition(self._topic, partition) for partition in partitions]
-        found = _answer(self._settings, lambda: self._consumer.committed(asked, self._settings.timeout_s))
+        found = self._troubles.answer(
+            lambda: self._consumer.committed(asked, self._settings.timeout_s), "READ", f"group {self._group}"
+        )
         return {at.partition: (at.offset, at.metadata or "") for at in found if at.offset >= 0}
 
     def hold(self) -> None:
@@ -469,20 +448,20 @@ class Follower:
     def __init__(
         self, settings: KafkaSettings, topic: str, name: str, *, from_end: bool = False, idle_ms: int = 100
     ) -> None:
-        self._settings = settings
+        self._settings, self._topic, self._troubles = settings, topic, Troubles(settings)
         self._ends = Admin(settings).end_offsets(topic)
-        self._consumer = Consumer(
-            _client(
-                settings,
-                **{
-                    "group.id": f"{name}-unused",
-                    "client.id": name,
-                    "enable.auto.commit": False,
-                    "fetch.wait.max.ms": idle_ms,
-                    "enable.partition.eof": True,
-                    "auto.offset.reset": "earliest",
-                },
-            )
+        self._consumer = new_client(
+            Consumer,
+            settings,
+            self._troubles,
+            **{
+                "group.id": f"{name}-unused",
+                "client.id": name,
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": idle_ms,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+            },
         )
         with contextlib.suppress(KafkaException):  # without it, the first fetch waits a second for metadata
             self._consumer.list_topics(topic, timeout=settings.timeout_s)
@@ -499,17 +478,22 @@ class Follower:
     def poll(self, timeout_s: float) -> list[Message]:
         """What is there, at the latest after `timeout_s`, possibly nothing.
 
-        Raises KafkaUnavailable when the client cannot go on.
+        Raises KafkaUnavailable when the client cannot go on, KafkaRefused when it may not.
         """
         messages = []
         first = self._consumer.poll(timeout_s)  # `consume` alone would wait for as many as it may return
+        self._troubles.raise_final()
         for raw in [first, *self._consumer.consume(1_000, 0)] if first is not None else ():
             partition = raw.partition() or 0
             if (error := raw.error()) is not None:
                 if error.code() == KafkaError._PARTITION_EOF:
                     self._behind.discard(partition)
+                elif (
+                    error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+                ):  # that of its group, which is unused, may be
+                    raise denied(self._settings, "READ", f"topic {self._topic}")
                 elif error.fatal():
-                    raise _unavailable(self._settings, "ended this consumer", error.str())
+                    raise unavailable(self._settings, "ended this consumer", error.str())
                 continue
             messages.append(_read(raw))
             if (raw.offset() or 0) + 1 >= self._ends.get(partition, 0):
@@ -524,21 +508,23 @@ class GroupLag:
     """How far a consumer group is behind; it does not become a member. All calls from one thread."""
 
     def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
-        self._settings, self._topic = settings, topic
+        self._settings, self._topic, self._group, self._troubles = settings, topic, group, Troubles(settings)
         self._admin = Admin(settings)
         self.partitions = 0  # of the topic, when it was measured last
         # the admin client has a call for this, and dies by it when the group's coordinator moves: librdkafka's #5040
-        self._consumer = Consumer(_client(settings, **{"group.id": group, "enable.auto.commit": False}))
+        more = {"group.id": group, "enable.auto.commit": False}
+        self._consumer = new_client(Consumer, settings, self._troubles, **more)
 
     def messages(self) -> int:
         """How many lie ahead of what the group has committed, or of the beginning where it has not.
 
         Those that the topic has dropped meanwhile do not count: nobody will commit them. Blocks for a handful of
-        answers. Raises KafkaUnavailable.
+        answers. Raises KafkaUnavailable and KafkaRefused.
         """
         begins = self._admin.begin_offsets(self._topic)
         self._consumer.poll(0)  # there is nothing to read, but troubles of the connection would heap up
-        committed = _answer(self._settings, lambda: self._committed(begins))
+        asked, on = partial(self._committed, begins), f"group {self._group}"
+        committed = self._troubles.answer(asked, "DESCRIBE", on)
         ends = self._admin.end_offsets(self._topic)
         self.partitions = len(ends)
         return sum(max(0, end - max(begins.get(at, 0), committed.get(at, 0))) for at, end in ends.items())
@@ -557,7 +543,10 @@ class GroupLag:
 
 
 def read_all(settings: KafkaSettings, topic: str, name: str = "cartoray-read") -> Iterator[Message]:
-    """Every message of the topic up to its present end. Raises KafkaUnavailable when it does not arrive in time."""
+    """Every message of the topic up to its present end.
+
+    Raises KafkaUnavailable when it does not arrive in time, and KafkaRefused.
+    """
     follower = Follower(settings, topic, name)
     deadline = time.monotonic() + settings.timeout_s
     try:
@@ -566,7 +555,7 @@ def read_all(settings: KafkaSettings, topic: str, name: str = "cartoray-read") -
             if messages:
                 deadline = time.monotonic() + settings.timeout_s
             elif time.monotonic() > deadline:
-                raise _unavailable(settings, f"sends no more of topic {topic}")
+                raise unavailable(settings, f"sends no more of topic {topic}")
             yield from messages
     finally:
         follower.close()
@@ -575,20 +564,20 @@ def read_all(settings: KafkaSettings, topic: str, name: str = "cartoray-read") -
 def read_at(settings: KafkaSettings, topic: str, at: Iterable[tuple[int, int]]) -> Iterator[Message]:
     """The messages at (partition, offset), in the order given. A message that is no longer there is left out.
 
-    Blocks up to `timeout_s` per message. Raises KafkaUnavailable.
+    Blocks up to `timeout_s` per message. Raises KafkaUnavailable and KafkaRefused.
     """
     there = set(Admin(settings).partitions(topic))
-    consumer = Consumer(
-        _client(
-            settings,
-            **{
-                "group.id": "cartoray-read-at-unused",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 10,  # each new position waits for the fetch at the last one, by default 500
-                "auto.offset.reset": "earliest",
-            },
-        )
+    consumer = new_client(
+        Consumer,
+        settings,
+        Troubles(settings),
+        **{
+            "group.id": "cartoray-read-at-unused",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 10,  # each new position waits for the fetch at the last one, by default 500
+            "auto.offset.reset": "earliest",
+        },
     )
     try:
         for partition, offset in at:
@@ -605,7 +594,9 @@ def read_at(settings: KafkaSettings, topic: str, at: Iterable[tuple[int, int]]) 
                 error = raw.error() if raw is not None else None
                 if error is not None and error.code() == KafkaError._PARTITION_EOF:
                     break
+                if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    raise denied(settings, "READ", f"topic {topic}")
                 if time.monotonic() > deadline:
-                    raise _unavailable(settings, f"does not send {topic}[{partition}]@{offset}")
+                    raise unavailable(settings, f"does not send {topic}[{partition}]@{offset}")
     finally:
         consumer.close()

@@ -16,6 +16,7 @@ DELAY_S_MAX = 5.0  # a leader switch takes seconds; longer would only keep a hea
 ODD_TRIES = 2  # errors that a race can cause as well as data: tried again before they count as data errors
 
 UNREACHABLE = "Driver.Unreachable"  # no connection, none left, or lost half-way
+CERTIFICATE = "Driver.Certificate"  # the server's is not trusted
 VALUE = "Driver.Value"  # a value that Bolt has no type for
 
 
@@ -32,6 +33,7 @@ class Kind(Enum):
 
 _KINDS: tuple[tuple[str, Kind], ...] = (  # beginning of a code; the first that fits counts
     (UNREACHABLE, Kind.AWAY),
+    (CERTIFICATE, Kind.REFUSED),
     ("Neo.TransientError.Database.DatabaseUnavailable", Kind.AWAY),
     ("Neo.TransientError.General.DatabaseUnavailable", Kind.AWAY),
     ("Neo.TransientError.Cluster.", Kind.AWAY),
@@ -59,7 +61,7 @@ _KINDS: tuple[tuple[str, Kind], ...] = (  # beginning of a code; the first that 
 
 @dataclass(frozen=True)
 class Failure:
-    """What the driver or the server said. `code` is Neo4j's, or one of the two above."""
+    """What the driver or the server said. `code` is Neo4j's, or one of the three above."""
 
     code: str
     text: str
@@ -142,6 +144,11 @@ def backoff_s(attempt: int, jitter: float) -> float:
 
 
 def _remedy(failure: Failure) -> str:
+    if failure.code == CERTIFICATE:
+        return (
+            f"Neo4j's certificate is not trusted ({failure.text}). Set {variable('neo4j', 'ca_location')} to the "
+            f"authorities that signed it, and {variable('neo4j', 'uri')} to the name that it is for."
+        )
     if failure.code.startswith("Neo.ClientError.Database."):
         return (
             f"Neo4j has no such database ({failure.text}). Set {variable('neo4j', 'database')} to one it has, "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from cartoray.settings import Neo4jSettings, variable
 from ingestion.batching import Group, RowsItem
 from ingestion.ledger import NO_TRUST, Mark, Trust, mark
 from ingestion.parameters import in_a_map
-from ingestion.recovery import UNREACHABLE, VALUE, Failure, GiveUp, decide
+from ingestion.recovery import CERTIFICATE, UNREACHABLE, VALUE, Failure, GiveUp, decide
 from ingestion.rows import (
     Changes,
     Prepared,
@@ -444,7 +445,9 @@ class Writer:
         except Neo4jError as error:
             raise WriteFailed(Failure(error.code or UNREACHABLE, _said(error))) from error
         except (ServiceUnavailable, DriverError, OSError, BufferError) as error:
-            raise WriteFailed(Failure(UNREACHABLE, _said(error))) from error
+            untrusted = _untrusted(error)
+            failure = Failure(UNREACHABLE, _said(error)) if untrusted is None else Failure(CERTIFICATE, untrusted)
+            raise WriteFailed(failure) from error
         except (ValueError, TypeError, OverflowError) as error:
             raise WriteFailed(Failure(VALUE, _said(error))) from error
 
@@ -526,6 +529,18 @@ def count_graph(settings: Neo4jSettings) -> GraphCounts:
 class _Present:
     name: str
     unique: bool
+
+
+def _untrusted(error: BaseException | None) -> str | None:
+    """Why the server's certificate is not trusted, if that is what is behind the error."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        for inner in error.exceptions if isinstance(error, BaseExceptionGroup) else ():  # one for each server
+            if (found := _untrusted(inner)) is not None:
+                return found
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _merged(queries: Iterable[Query]) -> set[str]:

@@ -99,8 +99,8 @@ def _granted(needed: tuple[Acl, ...]) -> Iterator[str]:
     for acl in needed:
         operations.setdefault((acl.resource, acl.name), []).append(acl.operation)
     names: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for (resource, name), of in operations.items():
-        names.setdefault((resource, tuple(sorted(of))), []).append(name)
+    for (resource, name), found in operations.items():
+        names.setdefault((resource, tuple(sorted(found))), []).append(name)
     for (resource, of), on in sorted(names.items()):
         asked = " ".join(f"--operation {operation.title().replace('_', '')}" for operation in of)
         yield f"{asked} {' '.join(f'--{resource.lower()} {name}' for name in on)}"

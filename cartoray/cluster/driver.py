@@ -34,7 +34,7 @@ from cartoray.cluster.follow_ups import follow_ups
 from cartoray.cluster.lags import Lags
 from cartoray.cluster.pool import NAMESPACE, Pool
 from cartoray.cluster.scaling import Bounds
-from cartoray.errors import CartorayError, StackError
+from cartoray.errors import CartorayError, KafkaRefused, StackError
 from cartoray.events import PoolScaled, key_of
 from cartoray.kafka import Admin, Publisher
 from cartoray.settings import IngestionSettings, IntelSettings, Settings
@@ -108,12 +108,13 @@ class Driver:
 
     def __init__(self, settings: Settings, directory: Path, *, dashboard: bool = True) -> None:
         self._settings, self._directory, self._dashboard = settings, directory, dashboard
+        self._refused: KafkaRefused | None = None  # what ended the coordinator
 
     def serve(self, stop: threading.Event, ready: Callable[[Serving], None]) -> None:
         """Returns after `stop` was set and the pools have drained.
 
-        Raises KafkaUnavailable, GraphUnavailable, GraphRefused or SettingError when it cannot begin, StackError when a
-        pool's members die again and again.
+        Raises KafkaUnavailable, GraphUnavailable or SettingError when it cannot begin, StackError when a pool's members
+        die again and again, KafkaRefused and GraphRefused whenever it or a member is refused what it needs.
         """
         settings = self._settings
         names = topics(settings.kafka)
@@ -154,6 +155,9 @@ class Driver:
             while not ended.is_set():
                 try:
                     coordinator.run(ended)
+                except KafkaRefused as error:
+                    self._refused = error
+                    return
                 except CartorayError as error:  # Kafka went away: it reads everything again when it is back
                     log.warning("coordinator_restarts reason=%s", error)
                 except Exception:  # without it no run would ever be complete
@@ -172,6 +176,8 @@ class Driver:
         asked_s = time.monotonic()
         events = topics(self._settings.kafka).events.name
         while not stop.is_set():
+            if self._refused is not None:
+                raise self._refused
             self._turn(pools)
             for pool in pools:
                 lag = lags.take(pool.name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from cartoray.errors import CartorayError
+from cartoray.errors import CartorayError, KafkaRefused
 from cartoray.events import PoolName
 from cartoray.kafka import GroupLag
 from cartoray.settings import KafkaSettings
@@ -34,6 +34,7 @@ class Lags:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._measured: dict[PoolName, Lag] = {}
+        self._refused: KafkaRefused | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._measure, name="lags", daemon=True)
 
@@ -46,7 +47,9 @@ class Lags:
         self._thread.join(_CLOSE_S)
 
     def take(self, pool: PoolName) -> Lag | None:
-        """What was measured last, if it was not taken before."""
+        """What was measured last, if it was not taken before. Raises KafkaRefused where it may not be measured."""
+        if self._refused is not None:
+            raise self._refused
         return self._measured.pop(pool, None)
 
     def _measure(self) -> None:
@@ -59,6 +62,8 @@ class Lags:
             for pool, measure in measures.items():
                 try:
                     messages = measure.messages()
+                except KafkaRefused as error:
+                    self._refused = error
                 except CartorayError as error:
                     log.info("lag_unknown pool=%s reason=%s", pool, error)
                 else:

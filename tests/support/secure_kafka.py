@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import ssl
+import threading
 import time
-from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +26,16 @@ from confluent_kafka.admin import (
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
+from pydantic import SecretStr
 from support.certificates import Authority
 
 from cartoray.acls import Acl
-from cartoray.settings import KafkaSettings, StackSettings
+from cartoray.settings import KafkaSettings, StackSettings, variable
 from cartoray.stack import artifacts, ports, process
 from cartoray.stack.kafka_server import KafkaServer
 from cartoray.stack.launch import LOOPBACK
 
+WAIT_S = 30.0
 # The broker speaks to itself, and the test as its administrator, over the listener CLIENT, which needs no login.
 _SECURED = """\
 listeners=CLIENT://{host}:{client},CONTROLLER://{host}:{controller},SASL://{host}:{sasl},CLEAR://{host}:{clear},\
@@ -84,18 +89,34 @@ class SecureKafka:
             | changed
         )
 
+    def root(self, prefix: str) -> KafkaSettings:
+        """Of the administrator."""
+        address = f"{LOOPBACK}:{self.ports['client']}"
+        return KafkaSettings(
+            bootstrap_servers=address, topic_prefix=prefix, jobs_partitions=2, data_partitions=2, timeout_s=30
+        )
+
     def add_users(self, *names: str) -> None:
         kind = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
         users = [UserScramCredentialUpsertion(name, kind, f"of-{name}".encode()) for name in names]
         for future in self.admin.alter_user_scram_credentials(users).values():
-            future.result(10)
+            future.result(WAIT_S)
 
     def allow(self, user: str, acls: Iterable[Acl]) -> None:
-        for future in self.admin.create_acls([_binding(user, acl) for acl in acls]).values():
-            future.result(10)
+        """Returns when the broker knows it."""
+        bindings = [_binding(user, acl) for acl in acls]
+        for future in self.admin.create_acls(bindings).values():
+            future.result(WAIT_S)
+        self._until(user, lambda known: known >= {*map(_key, bindings)})
 
-    def forbid(self, user: str, acls: Iterable[Acl] | None = None) -> None:
-        """All that it may, if no `acls` are named."""
+    def forbid(self, user: str, acls: Iterable[Acl]) -> None:
+        """Returns when the broker knows it."""
+        bindings = [_binding(user, acl) for acl in acls]
+        for future in self.admin.delete_acls([_filter(binding) for binding in bindings]).values():
+            future.result(WAIT_S)
+        self._until(user, lambda known: not known & {*map(_key, bindings)})
+
+    def _until(self, user: str, done: Callable[[set[Any]], bool]) -> None:
         every = AclBindingFilter(
             ResourceType.ANY,
             None,
@@ -105,9 +126,20 @@ class SecureKafka:
             AclOperation.ANY,
             AclPermissionType.ANY,
         )
-        filters = [every] if acls is None else [_filter(_binding(user, acl)) for acl in acls]
-        for future in self.admin.delete_acls(filters).values():
-            future.result(10)
+        deadline = time.monotonic() + WAIT_S
+        while not done({_key(binding) for binding in self.admin.describe_acls(every).result(WAIT_S)}):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def variables(settings: KafkaSettings) -> dict[str, str]:
+    """What is not a default, as the environment has it."""
+    default = KafkaSettings()
+    return {
+        variable("kafka", name): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in settings
+        if value != getattr(default, name)
+    }
 
 
 def _binding(user: str, acl: Acl) -> AclBinding:
@@ -120,6 +152,10 @@ def _binding(user: str, acl: Acl) -> AclBinding:
         AclOperation[acl.operation],
         AclPermissionType.ALLOW,
     )
+
+
+def _key(of: AclBinding) -> tuple[Any, ...]:
+    return (of.restype, of.name, of.operation)
 
 
 def _filter(of: AclBinding) -> AclBindingFilter:
@@ -144,7 +180,7 @@ def secure_kafka(folder: Path) -> Iterator[SecureKafka]:
     log = folder / "kafka.log"
     running = process.spawn(launch.command, launch.environment, folder / "kafka", log)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not server.ready(folder / "kafka", chosen):
             assert running.poll() is None and time.monotonic() < deadline, process.last_lines(log, 30)
             time.sleep(0.1)
@@ -158,3 +194,38 @@ def unsecured_token(subject: str) -> str:
     now_s = int(time.time())
     parts = ({"alg": "none"}, {"sub": subject, "iat": now_s, "exp": now_s + 600})
     return ".".join(urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts) + "."
+
+
+@contextmanager
+def token_endpoint(subject: str, secret: str, certificate: Path) -> Iterator[tuple[str, list[str]]]:
+    """Its URL, and the bodies of what it was asked. Whoever has the secret gets a token, the others a refusal."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            login = b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).decode()
+            good = login.endswith(f":{secret}")
+            answer = {"access_token": unsecured_token(subject)} if good else {"error": "invalid_client"}
+            content = json.dumps(answer).encode()
+            self.send_response(200 if good else 401)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent."""
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
+        server.daemon_threads = True
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            yield f"https://{LOOPBACK}:{server.server_port}/token", asked
+        finally:
+            server.shutdown()
+            thread.join()

@@ -43,7 +43,8 @@ def unavailable(settings: KafkaSettings, what: str, error: object = "") -> Kafka
     detail = f" ({error})" if error else ""
     return KafkaUnavailable(
         f"Kafka at {settings.bootstrap_servers} {what}{detail}. Start it with `cartoray up`, "
-        f"or set {variable('kafka', 'bootstrap_servers')} to the brokers you have."
+        f"or set {variable('kafka', 'bootstrap_servers')} to the brokers you have and "
+        f"{variable('kafka', 'security_protocol')} to what they speak there."
     )
 
 

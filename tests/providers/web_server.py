@@ -13,16 +13,12 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from support.certificates import Authority
 
 LOOPBACK = "127.0.0.1"
 
@@ -102,8 +98,10 @@ def serving(respond: Respond, hosts: Sequence[str] = (), folder: Path | None = N
     context = None
     authority = None
     if hosts and folder:
-        authority = folder / "authority.pem"
-        context = _certified(hosts, authority, folder / "server.pem")
+        signer = Authority(folder)
+        authority = signer.certificate
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(signer.sign(hosts[0], *hosts).both)
     handler = type("Handler", (_Handler,), {"respond": staticmethod(respond), "state": state, "hosts": tuple(hosts)})
     handler.context = context  # type: ignore[attr-defined]
     with ThreadingHTTPServer((LOOPBACK, 0), cast(type[BaseHTTPRequestHandler], handler)) as server:
@@ -173,43 +171,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Silent: `state` has it."""
-
-
-def _certified(hosts: Sequence[str], authority: Path, chain: Path) -> ssl.SSLContext:
-    """An authority made up for this run, and a certificate of its for `hosts`; both are worthless a day later."""
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cartoray tests' made-up authority")])
-    signer, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    root = (
-        _unsigned(issuer, issuer, signer.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(signer.public_key()), critical=False)
-        .sign(signer, hashes.SHA256())
-    )
-    leaf = (
-        _unsigned(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])]), issuer, key.public_key())
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-        .sign(signer, hashes.SHA256())
-    )
-    authority.write_bytes(root.public_bytes(serialization.Encoding.PEM))
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    chain.touch(mode=0o600)
-    chain.write_bytes(private + leaf.public_bytes(serialization.Encoding.PEM))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain)
-    return context
-
-
-def _unsigned(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)  # noqa: TID251, a certificate is about the clock
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-    )

@@ -39,10 +39,10 @@ class Authority:
         self.certificate = folder / "authority.pem"
         self.certificate.write_bytes(root.public_bytes(serialization.Encoding.PEM))
 
-    def sign(self, name: str) -> Signed:
-        """A certificate of `name` as common name, good for loopback, for servers and for clients."""
+    def sign(self, name: str, *hosts: str) -> Signed:
+        """A certificate of `name` as common name, good for loopback and `hosts`, for servers and for clients."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names = [*map(x509.DNSName, ("localhost", *hosts)), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         certificate = (
             _unsigned(_named(name), self._name, key.public_key())
             .add_extension(x509.SubjectAlternativeName(names), critical=False)

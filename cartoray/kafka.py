@@ -66,11 +66,13 @@ class Admin:
         """All that this client may see; or this one."""
         failed: KafkaError | None = None
         for share in (0.2, 0.8):  # a refused login is told beside the answers: the whole time-out need not pass
-            with contextlib.suppress(BufferError):
-                try:
-                    return self._client.list_topics(topic, timeout=self._settings.timeout_s * share).topics
-                except KafkaException as error:
-                    failed = error.args[0]
+            try:
+                found = self._client.list_topics(topic, timeout=self._settings.timeout_s * share).topics
+            except KafkaException as error:
+                failed = error.args[0]
+            else:
+                self._troubles.told = None
+                return found
             self._client.poll(0)
             if self._troubles.told is not None:
                 break
@@ -227,6 +229,7 @@ class Publisher:
                 self._failed = self._failed or failed
                 self._reported.notify_all()
             if failed is None:
+                self._troubles.told = None
                 future.set_result((message.partition() or 0, message.offset() or 0))
             else:
                 future.set_exception(failed)

@@ -91,24 +91,29 @@ class Troubles:
         deadline = time.monotonic() + self._settings.timeout_s
         while True:
             try:
-                return ask()
+                answer = ask()
             except TimeoutError as error:
                 raise unavailable(self._settings, "does not answer", error) from error
             except KafkaException as error:
                 if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
                     raise self.meaning(error.args[0], "does not answer", operation, resource) from error
                 time.sleep(_AGAIN_S)
+            else:
+                self.told = None  # of another broker, or gone by
+                return answer
 
     def _of_login(self, error: KafkaError) -> CartorayError:
+        """Refused is what the other side said; a connection that was lost while it was made may pass."""
         settings, text = self._settings, error.str()
         where = f"Kafka at {settings.bootstrap_servers}"
         if error.code() == KafkaError._SSL:
             own = " and the certificate of the client" if settings.ssl_certificate_location else ""
-            return KafkaRefused(
+            refused = "verify failed" in text or "alert" in text
+            return (KafkaRefused if refused else KafkaUnavailable)(
                 f"{where} and this client do not agree on TLS ({text}). Check "
                 f"{variable('kafka', 'ssl_ca_location')}, {variable('kafka', 'security_protocol')}{own}."
             )
-        if settings.sasl_mechanism == "OAUTHBEARER" and "token" in text.lower():
+        if "acquire SASL OAUTHBEARER token" in text:
             return KafkaUnavailable(
                 f"No token for {where} from {settings.oauth_token_url} ({text}). Check "
                 f"{variable('kafka', 'oauth_token_url')}, _CLIENT_ID, _CLIENT_SECRET and _SCOPE."

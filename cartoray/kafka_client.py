@@ -21,6 +21,8 @@ T = TypeVar("T")
 C = TypeVar("C")
 
 _AGAIN_S = 0.1
+# of a token endpoint's answer (RFC 6749, 5.2), and of a certificate of its that is not trusted
+_TOKEN_REFUSED = ("invalid_", "unauthorized_client", "unsupported_grant_type", "SSL certificate")
 DENIED = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -114,9 +116,10 @@ class Troubles:
                 f"{variable('kafka', 'ssl_ca_location')}, {variable('kafka', 'security_protocol')}{own}."
             )
         if "acquire SASL OAUTHBEARER token" in text:
-            return KafkaUnavailable(
+            refused = any(sign in text for sign in _TOKEN_REFUSED)
+            return (KafkaRefused if refused else KafkaUnavailable)(
                 f"No token for {where} from {settings.oauth_token_url} ({text}). Check "
-                f"{variable('kafka', 'oauth_token_url')}, _CLIENT_ID, _CLIENT_SECRET and _SCOPE."
+                f"{variable('kafka', 'oauth_token_url')}, _CLIENT_ID, _CLIENT_SECRET, _SCOPE and _CA_LOCATION."
             )
         names = variable("kafka", "sasl_username") + ", _PASSWORD and _MECHANISM"
         if settings.sasl_mechanism == "OAUTHBEARER":

@@ -316,6 +316,12 @@ def test_a_client_may_log_in_by_a_token_of_an_oidc_provider(secure: SecureKafka,
         assert "scope=kafka" in asked[0]
         with pytest.raises(KafkaRefused, match="denies OAuth client client WRITE on topic"):
             publish(kafka, f"{PREFIX}intel_jobs")
-        wrong = kafka.model_copy(update={"oauth_client_secret": SecretStr("mistyped")})
-        with pytest.raises(KafkaUnavailable, match=r"No token .*CARTORAY_KAFKA_OAUTH_TOKEN_URL, _CLIENT_ID"):
-            Admin(wrong).check()
+        wrong = {"oauth_client_secret": SecretStr("mistyped")}
+        with pytest.raises(
+            KafkaRefused, match=r"No token .*invalid_client.*CARTORAY_KAFKA_OAUTH_TOKEN_URL, _CLIENT_ID"
+        ):
+            Admin(kafka.model_copy(update=wrong)).check()
+        with pytest.raises(KafkaRefused, match=r"No token .*certificate.* and _CA_LOCATION"):
+            Admin(kafka.model_copy(update={"oauth_ca_location": ""})).check()
+    with pytest.raises(KafkaUnavailable, match=r"No token .*connect"):
+        Admin(kafka).check()  # the endpoint has ended

@@ -98,6 +98,7 @@ def test_errors_that_a_race_can_cause_are_tried_again_first(code: str) -> None:
 @pytest.mark.parametrize(
     ("code", "setting"),
     [
+        ("Driver.Certificate", "CARTORAY_NEO4J_CA_LOCATION"),
         ("Neo.ClientError.Security.Unauthorized", "CARTORAY_NEO4J_PASSWORD"),
         ("Neo.ClientError.Database.DatabaseNotFound", "CARTORAY_NEO4J_DATABASE"),
     ],

@@ -525,7 +525,9 @@ class GroupLag:
         answers. Raises KafkaUnavailable and KafkaRefused.
         """
         begins = self._admin.begin_offsets(self._topic)
-        self._consumer.poll(0)  # there is nothing to read, but troubles of the connection would heap up
+        raw = self._consumer.poll(0)  # there is nothing to read, but troubles of the connection would heap up
+        if raw is not None and (error := raw.error()) is not None and error.code() in DENIED:
+            raise denied(self._settings, "DESCRIBE", f"group {self._group}")
         asked, on = partial(self._committed, begins), f"group {self._group}"
         committed = self._troubles.answer(asked, "DESCRIBE", on)
         ends = self._admin.end_offsets(self._topic)
@@ -535,7 +537,18 @@ class GroupLag:
     def _committed(self, partitions: Iterable[int]) -> dict[int, int]:
         """Negative where nothing was."""
         asked = [TopicPartition(self._topic, partition) for partition in partitions]
-        found = self._consumer.committed(asked, self._settings.timeout_s)
+        for share in (0.2, 0.8):  # that the group is denied is told beside the answer, and once
+            try:
+                found = self._consumer.committed(asked, self._settings.timeout_s * share)
+                break
+            except KafkaException as error:
+                failed = error
+            raw = self._consumer.poll(0)
+            told = raw.error() if raw is not None else None
+            if told is not None and told.code() in DENIED:
+                raise KafkaException(told)
+        else:
+            raise failed
         for at in found:
             if at.error is not None:
                 raise KafkaException(at.error)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -157,13 +158,19 @@ def security(settings: KafkaSettings) -> dict[str, Any]:
         "sasl.oauthbearer.client.id": settings.oauth_client_id,
         "sasl.oauthbearer.client.secret": settings.oauth_client_secret.get_secret_value(),
         "sasl.oauthbearer.scope": settings.oauth_scope,
-        "https.ca.location": settings.oauth_ca_location,
+        "https.ca.location": settings.oauth_ca_location or (_system_authorities() if by_token else ""),
         "ssl.ca.location": settings.ssl_ca_location,
         "ssl.certificate.location": settings.ssl_certificate_location,
         "ssl.key.location": settings.ssl_key_location,
         "ssl.key.password": settings.ssl_key_password.get_secret_value(),
     }
     return {name: value for name, value in entries.items() if value}
+
+
+def _system_authorities() -> str:
+    """Those of Python's OpenSSL: librdkafka's wheels know a path of one distribution alone for token endpoints."""
+    paths = ssl.get_default_verify_paths()
+    return paths.cafile or paths.capath or ""
 
 
 def _unusable(settings: KafkaSettings, reason: str) -> str:

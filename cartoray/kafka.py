@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -294,9 +295,13 @@ def _read(raw: _Message) -> Message:
     )
 
 
+# A call written out is one that CPython, once it is warm, no longer looks at for an error beside its answer.
+_asked_for_headers = operator.methodcaller("headers")
+
+
 def _headers(raw: _Message) -> dict[str, bytes]:
     try:
-        found: Any = raw.headers()  # the stub has a type that cannot be unpacked
+        found: Any = _asked_for_headers(raw)
     except (SystemError, UnicodeDecodeError):
         return {}  # a name is no UTF-8; asked again, the client answers a list with a hole, which ends the process
     return {name: _bytes(value) for name, value in found or ()}

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 _OFFSET: Any = OffsetSpec  # the library's stub has no types for what it makes
 _POLL_S = 0.1
 _COMMIT_AGAIN_S = 1.0
+_OF_GROUP = "Group authorization failed"
 _KEY_MAX = 1_000  # bytes, of the key of a dead letter that else was too large
 
 
@@ -378,7 +379,7 @@ class GroupConsumer:
             return None
         if (error := raw.error()) is not None:
             self._raise_denial(error)
-            if error.fatal():
+            if error.fatal() or error.code() == KafkaError._FATAL:
                 raise unavailable(self._settings, "ended this consumer", error.str())
             if error.str() != self._error:  # the same is told many times a second
                 log.warning("consumer_trouble topic=%s reason=%s", self._topic, error.str())
@@ -388,8 +389,9 @@ class GroupConsumer:
         return _read(raw)
 
     def _raise_denial(self, error: KafkaError) -> None:
-        if error.code() in DENIED:
-            of_group = error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
+        fatal = error.code() == KafkaError._FATAL  # of what, only its text says
+        of_group = error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED or (fatal and _OF_GROUP in error.str())
+        if of_group or error.code() in DENIED:
             on = f"group {self._group}" if of_group else f"topic {self._topic}"
             raise denied(self._settings, "READ", on)
 

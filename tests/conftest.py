@@ -44,18 +44,19 @@ hypothesis.settings.load_profile("shared")
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """A file at a time; files that share Kafka and Neo4j in two lots, of a process each, so that these start twice."""
+    """A file at a time; all files that share Kafka and Neo4j to one process, so that these start once.
+
+    Two lots of them, with servers each, would be too much for two cores: Ray gives a node 30 s to start.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        return _lot(nodeid.partition("::")[0])
+        path = nodeid.partition("::")[0]
+        return "real parts" if _shares(path) else path
 
 
 @lru_cache
-def _lot(path: str) -> str:
-    text = (ROOT / path).read_text()
-    if not re.search(r"\b(stack_settings|stock_neo4j|graph: neo4j)\b", text):
-        return path
-    return "whole syncs" if "support.commands" in text else "parts"
+def _shares(path: str) -> bool:
+    return re.search(r"\b(stack_settings|stock_neo4j|graph: neo4j)\b", (ROOT / path).read_text()) is not None
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Scheduling:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def _ray(cpus: int, *, dashboard: bool) -> Iterator[tuple[str, str]]:
         try:
             context: Any = ray.init(namespace=NAMESPACE, logging_level=logging.WARNING)
         except (ConnectionError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise StackError(f"Ray at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS) cannot be joined: {reason}") from None
+            address = os.environ["RAY_ADDRESS"]
+            raise StackError(f"Ray at {address} (RAY_ADDRESS) cannot be joined: {_line(error)}") from None
         session = None
     else:
         context = _local_ray(cpus, dashboard=dashboard)
@@ -79,24 +80,35 @@ def _ray(cpus: int, *, dashboard: bool) -> Iterator[tuple[str, str]]:
 
 
 def _local_ray(cpus: int, *, dashboard: bool) -> Any:
-    """Starts Ray on this machine. Raises StackError: it did not start."""
+    """Starts Ray on this machine. Raises StackError: it did not start, twice."""
+    start = partial(
+        ray.init,
+        address="local",  # else it would join any cluster that it finds on this machine
+        namespace=NAMESPACE,
+        # logical CPUs: an actor waits for the network most of its time, so a laptop runs more than it has cores
+        num_cpus=max(cpus, os.cpu_count() or 1),
+        include_dashboard=dashboard,
+        object_store_memory=80 * 1024 * 1024,  # nothing travels through Ray's object store; 75 MiB is its minimum
+        logging_level=logging.WARNING,
+        _node_ip_address="127.0.0.1",
+    )
     try:
-        return ray.init(
-            address="local",  # else it would join any cluster that it finds on this machine
-            namespace=NAMESPACE,
-            # logical CPUs: an actor waits for the network most of its time, so a laptop runs more than it has cores
-            num_cpus=max(cpus, os.cpu_count() or 1),
-            include_dashboard=dashboard,
-            object_store_memory=80 * 1024 * 1024,  # nothing travels through Ray's object store; 75 MiB is its minimum
-            logging_level=logging.WARNING,
-            _node_ip_address="127.0.0.1",
-        )
+        return start()
     except Exception as error:  # noqa: BLE001 - it has no class of its own for a node that is not up within 30 s
+        log.warning("ray_start_failed reason=%s: once more", _line(error))
+        ray.shutdown()
+    try:
+        return start()
+    except Exception as error:  # noqa: BLE001 - the same
         ray.shutdown()
         raise StackError(
-            f"Ray does not start on this machine: {str(error).splitlines()[0]} Free some CPU and memory and try again, "
-            "or name a cluster that is up with RAY_ADDRESS."
+            f"Ray does not start on this machine: {_line(error)} Free some CPU and memory and try again, or name a "
+            "cluster that is up with RAY_ADDRESS."
         ) from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class Driver:

@@ -13,7 +13,7 @@ from support.databases import run
 from cartoray.settings import Settings
 from cartoray.stack.simulated_aws import SimulatedAws
 
-pytestmark = [pytest.mark.stack, pytest.mark.ray]
+pytestmark = [pytest.mark.stack, pytest.mark.ray, pytest.mark.long]
 
 POISON = Path(__file__).parents[1] / "support" / "poison"
 SCOPE = "ec2:vpc,ec2:subnet,ec2:volumes"

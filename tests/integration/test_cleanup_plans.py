@@ -18,7 +18,7 @@ from cartoray import schemas
 from ingestion.derivations import derivation
 from ingestion.statements import cleanups, guarded, probe, recognition, statements
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]  # Neo4j plans hundreds of statements
 
 OWN, OTHERS = 50, 500  # nodes of each label
 PARAMETERS: dict[str, Any] = {

@@ -34,7 +34,7 @@ from cartoray.stack import ports
 from cartoray.stack.simulated_aws import SimulatedAws
 from cartoray.topics import topics
 
-pytestmark = [pytest.mark.stack, pytest.mark.ray]
+pytestmark = [pytest.mark.stack, pytest.mark.ray, pytest.mark.long]
 
 MARK = "pl4nted"  # in every secret; their beginnings say in a failure which one it was
 SIGNING_KEY = f"signing-{MARK}-key"
@@ -81,7 +81,7 @@ def plant(aws: SimulatedAws, account: str) -> None:
     ec2 = session.client("ec2", **base)
     for reservation in ec2.describe_instances()["Reservations"]:
         for instance in reservation["Instances"]:
-            value = OF_ACCOUNTS["userdata"].encode()
+            value = base64.b64encode(OF_ACCOUNTS["userdata"].encode())
             ec2.modify_instance_attribute(InstanceId=instance["InstanceId"], UserData={"Value": value})
     session.client("rds", **base).modify_db_instance(
         DBInstanceIdentifier="store-0", MasterUserPassword=OF_ACCOUNTS["database"]

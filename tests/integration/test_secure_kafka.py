@@ -27,7 +27,7 @@ from cartoray.settings import KafkaSettings, Settings
 from cartoray.stack.simulated_aws import SimulatedAws
 from cartoray.topics import group, topics
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 PREFIX = "least."
 LONG_S = 30.0
@@ -137,13 +137,13 @@ def look(kafka: KafkaSettings, topic: str, pool: str) -> None:
 def verbs(service: Service, kafka: KafkaSettings) -> list[Callable[[], object]]:
     """What the service does with Kafka: each verb of `cartoray.kafka` on each topic or group."""
     names = topics(kafka)
-    jobs, data, events, ledger, dead = (topic.name for topic in names)
+    jobs, data, events, cancels, ledger, dead = (topic.name for topic in names)
     match service:
         case "orchestrator":
             return [
                 lambda: Admin(kafka).ensure(names),
                 lambda: publish(kafka, jobs),
-                lambda: publish(kafka, events),
+                *(lambda topic=topic: publish(kafka, topic) for topic in (events, cancels)),
                 lambda: list(read_all(kafka, events)),
             ]
         case "driver":
@@ -158,7 +158,7 @@ def verbs(service: Service, kafka: KafkaSettings) -> list[Callable[[], object]]:
             return [
                 *(lambda topic=topic: publish(kafka, topic) for topic in (data, events, dead)),
                 lambda: take(kafka, jobs, "intel"),
-                lambda: list(read_all(kafka, events)),
+                *(lambda topic=topic: list(read_all(kafka, topic)) for topic in (events, cancels)),
                 lambda: look(kafka, data, "ingestion"),
             ]
         case "ingestion":
@@ -166,7 +166,7 @@ def verbs(service: Service, kafka: KafkaSettings) -> list[Callable[[], object]]:
                 *(lambda topic=topic: publish(kafka, topic) for topic in (events, dead, ledger)),
                 lambda: take(kafka, data, "ingestion"),
                 lambda: list(read_at(kafka, data, [(0, 0), (1, 0)])),
-                lambda: list(read_all(kafka, ledger)),
+                *(lambda topic=topic: list(read_all(kafka, topic)) for topic in (ledger, cancels)),
             ]
         case "dlq":
             return [

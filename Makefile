@@ -6,7 +6,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test fuzz test-whole test-providers test-judge test-autoscaling bench bench-wrapped bench-ingestion bench-backlog bench-comparing lint unit lock audit sbom clean
+.PHONY: help demo test test-long fuzz test-faults soak test-whole test-providers test-judge test-autoscaling bench bench-wrapped bench-ingestion bench-backlog bench-comparing lint unit lock audit sbom clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -41,6 +41,9 @@ FIRST ?= 0
 fuzz: .venv/.built  ## damaged and hostile messages, a million by default (INPUTS, SEED, FIRST): half an hour
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz_run.py --inputs $(INPUTS) --first $(FIRST) $(if $(SEED),--seed $(SEED))
 
+test-long: .venv/.built  ## secrets, the rights in Kafka, what kills its process, a few faults: minutes, not part of `make test`
+	$(BIN)/pytest -m long
+
 test-whole: .venv/.built  ## all AWS modules, as a command and as jobs, against stock: minutes, not part of `make test`
 	$(BIN)/pytest tests/whole -s
 
@@ -55,6 +58,17 @@ test-providers: .venv/.built  ## GitHub, Kubernetes and Okta, against stock and 
 	tar xzf .judge/cartography-*.tar.gz -C .judge --strip-components=1 --wildcards '*/tests'
 	$(BIN)/uv pip install --quiet --target .judge/plugins --no-deps pytest-mock pytest-asyncio
 	@touch $@
+
+SEED ?=
+FAULTS ?= 200
+
+test-faults: .venv/.built  ## whole syncs under at least 200 faults: hours; SEED=… runs a plan again, FAULTS=… is how many
+	PYTHONPATH=tests $(BIN)/python -W ignore -m faults --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
+
+MINUTES ?= 30
+
+soak: .venv/.built  ## syncs over and over for half an hour (MINUTES=…), and whether anything grows
+	PYTHONPATH=tests $(BIN)/python -W ignore -m faults.soak --minutes $(MINUTES)
 
 test-judge: .judge/.had  ## Cartography's own integration tests, against stock and through us: long
 	CARTOGRAPHY_SOURCES=.judge $(BIN)/pytest tests/judge -s

@@ -61,6 +61,10 @@ class SimulatedAws:
         """Changes the fields of `Faults` that are named, leaves the others, returns all as they are now."""
         return self._control("POST", "faults", changed)
 
+    def expire_sessions(self) -> int:
+        """Ends all role sessions before their time, as AWS does when somebody revokes them; answers how many."""
+        return int(self._control("POST", "expire")["sessions"])
+
     def mutate(self, seed: int) -> list[dict[str, str]]:
         """Changes the inventory; the same seeds in the same order make the same changes. A seed serves once.
 

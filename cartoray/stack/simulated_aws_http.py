@@ -222,6 +222,12 @@ class Server:
         self._faults_changed = asyncio.Event()
         return await self._show_faults(http)
 
+    async def _expire(self, _: HttpRequest) -> web.Response:
+        now = datetime.fromtimestamp(time.time(), UTC)
+        living = [key for key, expires in self._expires.items() if expires > now]
+        self._expires |= dict.fromkeys(living, now)
+        return web.json_response({"sessions": len(living)})
+
     async def _warm(self, http: HttpRequest) -> web.Response:
         """Renders what is about to be asked for, so that a benchmark does not wait for moto, which AWS is not."""
         try:
@@ -255,6 +261,7 @@ class Server:
         ("DELETE", "/_cartoray/calls"): _forget_calls,
         ("GET", "/_cartoray/faults"): _show_faults,
         ("POST", "/_cartoray/faults"): _change_faults,
+        ("POST", "/_cartoray/expire"): _expire,
         ("POST", "/_cartoray/mutate"): _mutate,
         ("POST", "/_cartoray/warm"): _warm,
     }

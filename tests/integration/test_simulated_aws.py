@@ -183,6 +183,16 @@ def test_expired_credentials_are_refused(aws: SimulatedAws) -> None:
     assert code(error) == "RequestExpired"
 
 
+def test_role_sessions_can_be_ended_before_their_time(aws: SimulatedAws) -> None:
+    ec2 = client(aws, "ec2", aws.accounts[1])
+    ec2.describe_vpcs()
+    assert aws.expire_sessions() >= 1
+    with pytest.raises(ClientError) as error:
+        ec2.describe_vpcs()
+    assert code(error) == "RequestExpired"
+    client(aws, "ec2", aws.accounts[1]).describe_vpcs()
+
+
 def test_a_denied_call_is_denied_there_and_nowhere_else(aws: SimulatedAws) -> None:
     denied, region = aws.accounts[1], aws.regions[1]
     aws.faults(deny=[{"account": denied, "region": region, "action": "ec2:DescribeVolumes"}])

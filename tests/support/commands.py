@@ -22,7 +22,7 @@ from cartoray.stack.simulated_aws import SimulatedAws
 
 TIMEOUT_S = 240  # no test waits so long for a healthy cartoray
 EC2 = "ec2:instance,ec2:vpc,ec2:subnet,ec2:security_group,ec2:network_interface,ec2:volumes"  # a scope
-_COMMAND = (sys.executable, "-m", "cartoray.cli.main")
+COMMAND = (sys.executable, "-m", "cartoray.cli.main")
 
 
 def environment(settings: Settings, aws: SimulatedAws | None = None, **changed: str) -> dict[str, str]:
@@ -64,7 +64,7 @@ class Done:
 
 def cartoray(*arguments: str, environment: Mapping[str, str], folder: Path, timeout_s: float = TIMEOUT_S) -> Done:
     """Runs a command of cartoray's in `folder` until it ends."""
-    return run([*_COMMAND, *arguments], environment, folder, timeout_s)
+    return run([*COMMAND, *arguments], environment, folder, timeout_s)
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], folder: Path, timeout_s: float) -> Done:
@@ -131,13 +131,15 @@ def alive(process: psutil.Process) -> bool:
 
 
 @contextlib.contextmanager
-def serving(environment: Mapping[str, str], folder: Path, *arguments: str) -> Iterator[Workers]:
+def serving(
+    environment: Mapping[str, str], folder: Path, *arguments: str, command: Sequence[str] = COMMAND
+) -> Iterator[Workers]:
     """`cartoray serve` until the block ends; then whatever is left of it is killed, by its own process ids."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"serve-{time.monotonic_ns()}.log"
     with log.open("w") as output:
         process = psutil.Popen(
-            [*_COMMAND, "serve", *arguments],
+            [*command, "serve", *arguments],
             env=dict(environment),
             cwd=folder,
             stdin=subprocess.DEVNULL,

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 
-# one that is not closed goes to the end: else it would be looked for again from each of its quotes
-_LITERAL = re.compile(
-    r"""'(?:[^'\\]|\\.)*(?:'|\\?\Z)|"(?:[^"\\]|\\.)*(?:"|\\?\Z)|//[^\n]*|/\*.*?(?:\*/|\Z)""", re.DOTALL
-)
+# Texts and comments of Cypher, for DOTALL. One that is not closed goes to the end: else it would be looked for again
+# from each of its quotes.
+LITERAL = r"""'(?:[^'\\]|\\.)*(?:'|\\?\Z)|"(?:[^"\\]|\\.)*(?:"|\\?\Z)|//[^\n]*|/\*.*?(?:\*/|\Z)"""
+_LITERAL = re.compile(LITERAL, re.DOTALL)
 _CLAUSE = re.compile(
     r"(?<![.`$\w])(MATCH|OPTIONAL|WHERE|WITH|UNWIND|RETURN|MERGE|CREATE|DETACH|DELETE|SET|REMOVE|FOREACH|CALL|ON|UNION"
     r"|YIELD|LIMIT|ORDER)\b",

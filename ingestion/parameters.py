@@ -10,8 +10,10 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from ingestion.effects import LITERAL
+
 _LISTS = "cartoray_lists"
-_PARAMETER = re.compile(r"""\$(\w+)|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`[^`]*`""", re.DOTALL)  # or what hides one
+_PARAMETER = re.compile(rf"\$(\w+)|{LITERAL}|`[^`]*(?:`|\Z)", re.DOTALL)  # or what hides one
 
 
 def in_a_map(query: str, parameters: dict[str, Any]) -> tuple[str, dict[str, Any]]:

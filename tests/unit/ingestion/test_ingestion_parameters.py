@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ingestion.parameters import in_a_map
 
 
@@ -17,6 +19,14 @@ def test_what_only_looks_like_a_parameter_stays() -> None:
     text, parameters = in_a_map(query, {"a": (1,), "b": [2]})
     assert text == query.removesuffix("$a") + "$cartoray_lists.a"
     assert parameters == {"b": [2], "cartoray_lists": {"a": (1,)}}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("open_", ["\\'", '\\"', "`", "/*"])
+def test_what_is_never_closed_is_read_once(open_: str) -> None:
+    """The text is a producer's: looking for its end again from each place would take hours."""
+    query = f"RETURN $a {open_ * 100_001}"
+    assert in_a_map(query, {"a": [1]})[0] == query.replace("$a", "$cartoray_lists.a")
 
 
 def test_a_query_without_lists_is_left_alone() -> None:

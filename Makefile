@@ -59,7 +59,6 @@ test-providers: .venv/.built  ## GitHub, Kubernetes and Okta, against stock and 
 	$(BIN)/uv pip install --quiet --target .judge/plugins --no-deps pytest-mock pytest-asyncio
 	@touch $@
 
-SEED ?=
 FAULTS ?= 200
 
 test-faults: .venv/.built  ## whole syncs under at least 200 faults: hours; SEED=… runs a plan again, FAULTS=… is how many

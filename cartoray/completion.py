@@ -5,8 +5,8 @@ that is added to a set. So it can be rebuilt from `run_events` by anybody at any
 
 A job is *landed* when an attempt finished and all messages it announced are in Neo4j (counted, not guessed from lag);
 *failed* when an attempt failed, or a message of it was refused; *skipped* when it needs another that failed or was
-skipped. All three have *ended*. A job that could not have all that it asked for has failed as well, but what needs it
-is not skipped: what it did find is in the graph, and true.
+skipped. All three have *ended*, and so has one that was *cancelled* with its run. A job that could not have all that it
+asked for has failed as well, but what needs it is not skipped: what it did find is in the graph, and true.
 
 A run that is *cancelled* owes nothing any more, and its jobs that are not under way have ended; it has when no job is
 left that is. One that was complete when the cancel came stays complete: whether it was, the times of its events say.

@@ -13,8 +13,6 @@ from cartoray.messages import Message
 _PREFIX = "__connect.errors."
 _TOPIC, _PARTITION, _OFFSET = f"{_PREFIX}topic", f"{_PREFIX}partition", f"{_PREFIX}offset"
 _REASON = f"{_PREFIX}exception.message"
-
-
 REASON_MAX = 2_000  # characters; the dead letter itself holds the rest of the truth
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from cartoray.jobs import Frozen, JobId, Milliseconds, Run
+from cartoray.settings import PoolName
 
 Partition = Annotated[int, Field(ge=0, lt=2**31)]
 Offset = Annotated[int, Field(ge=0, lt=2**63)]  # Kafka's: below 0 they mean something else
@@ -176,9 +177,6 @@ class StepLanded(Frozen):
     relationships_settled: int = 0
     unresolved: tuple[Unresolved, ...] = ()
     reason: Text = ""
-
-
-PoolName = Literal["intel", "ingestion"]
 
 
 class PoolScaled(Frozen):

@@ -126,8 +126,8 @@ _TOKEN = ("oauth_token_url", "oauth_client_id", "oauth_client_secret")
 _TOKEN_MORE = ("oauth_scope", "oauth_ca_location")
 _CERTIFICATE = ("ssl_certificate_location", "ssl_key_location", "ssl_key_password")
 IDENTITY = (*_PASSWORD, *_TOKEN[1:], *_CERTIFICATE)  # who a Kafka client is: what each pool may have of its own
-PoolGroup = Literal["intel", "ingestion"]
-POOLS: tuple[PoolGroup, ...] = get_args(PoolGroup)
+PoolName = Literal["intel", "ingestion"]
+POOLS: tuple[PoolName, ...] = get_args(PoolName)
 
 
 class _PoolSettings(_Group):
@@ -314,7 +314,7 @@ class _Environment(EnvSettingsSource):
         return {name.lower(): value for name, value in self._environment.items()}
 
 
-def as_pool(settings: Settings, pool: PoolGroup) -> Settings:
+def as_pool(settings: Settings, pool: PoolName) -> Settings:
     """The settings of the pool's members: with its own identity towards Kafka, as a whole, if it has one."""
     own = {field: getattr(getattr(settings, pool), f"kafka_{field}") for field in IDENTITY}
     if not any(map(_text, own.values())):

@@ -9,9 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from cartoray.errors import CartorayError, KafkaRefused
-from cartoray.events import PoolName
 from cartoray.kafka import GroupLag
-from cartoray.settings import KafkaSettings
+from cartoray.settings import KafkaSettings, PoolName
 from cartoray.topics import group, topics
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from ray.util.metrics import Counter, Gauge
 from cartoray.cluster.membership import Membership, State
 from cartoray.cluster.scaling import Bounds, Scaled, Scaling
 from cartoray.errors import CartorayError, Permanent
-from cartoray.events import PoolName
 from cartoray.member import Member
+from cartoray.settings import PoolName
 
 log = logging.getLogger(__name__)
 NAMESPACE = "cartoray"

@@ -200,6 +200,7 @@ def _caller(call: Call) -> str:
 
 
 def shaped(protocol: Protocol, status: int, code: str, text: str) -> Answer:
+    """An error in the protocol's form; `code` need not be one of AWS's."""
     if protocol == "cbor":
         return _answer(
             status, "application/cbor", _cbor_map(__type=code, message=text), ("smithy-protocol", "rpc-v2-cbor")

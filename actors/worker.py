@@ -369,6 +369,8 @@ class Worker:
                 setting = variable("intel", "job_timeout_s")
                 raise JobTimedOut(f"It took more than {limits.job_timeout_s:g} s ({setting}).")
 
+        if abandon.is_set():
+            raise Abandoned
         name = {"run_id": job.run_id, "job_id": job.job_id, "attempt": attempt}
         if job.run_id not in self._cancels:
             self._publish(JobStarted(**name, actor=self._actor, at_ms=_now_ms()))  # 1

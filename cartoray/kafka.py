@@ -35,7 +35,7 @@ from confluent_kafka.admin import (
 
 from cartoray.dead_letters import dead_letter_headers, without_content
 from cartoray.errors import CartorayError, KafkaUnavailable, RowRejected, SettingError
-from cartoray.kafka_client import DENIED, Troubles, denied, new_client, unavailable
+from cartoray.kafka_client import DENIED, Troubles, denied, in_two, new_client, unavailable
 from cartoray.messages import Message
 from cartoray.settings import KafkaSettings, variable
 from cartoray.topics import Topic
@@ -66,21 +66,19 @@ class Admin:
 
     def _topics(self, topic: str | None = None) -> dict[str, TopicMetadata]:
         """All that this client may see; or this one."""
-        failed: KafkaError | None = None
-        for share in (0.2, 0.8):  # a refused login is told beside the answers: the whole time-out need not pass
-            try:
-                found = self._client.list_topics(topic, timeout=self._settings.timeout_s * share).topics
-            except KafkaException as error:
-                failed = error.args[0]
-            else:
-                self._troubles.told = None
-                return found
+
+        def told() -> KafkaError | None:
             self._client.poll(0)
-            if self._troubles.told is not None:
-                break
-        assert failed is not None
-        what = f"does not answer within {self._settings.timeout_s:g} s"
-        raise self._troubles.meaning(failed, what, "DESCRIBE", "its topics")
+            return self._troubles.told
+
+        timeout_s = self._settings.timeout_s
+        try:
+            found = in_two(lambda seconds: self._client.list_topics(topic, timeout=seconds).topics, timeout_s, told)
+        except KafkaException as error:
+            what = f"does not answer within {timeout_s:g} s"
+            raise self._troubles.meaning(error.args[0], what, "DESCRIBE", "its topics") from error
+        self._troubles.told = None
+        return found
 
     def ensure(self, wanted: Iterable[Topic]) -> None:
         """Creates the topics that are absent and checks those that are present.
@@ -498,9 +496,7 @@ class Follower:
             if (error := raw.error()) is not None:
                 if error.code() == KafkaError._PARTITION_EOF:
                     self._behind.discard(partition)
-                elif (
-                    error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
-                ):  # that of its group, which is unused, may be
+                elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:  # its group is unused, and may be denied
                     raise denied(self._settings, "READ", f"topic {self._topic}")
                 elif error.fatal():
                     raise unavailable(self._settings, "ended this consumer", error.str())
@@ -532,8 +528,7 @@ class GroupLag:
         answers. Raises KafkaUnavailable and KafkaRefused.
         """
         begins = self._admin.begin_offsets(self._topic)
-        raw = self._consumer.poll(0)  # there is nothing to read, but troubles of the connection would heap up
-        if raw is not None and (error := raw.error()) is not None and error.code() in DENIED:
+        if self._denial() is not None:
             raise denied(self._settings, "DESCRIBE", f"group {self._group}")
         asked, on = partial(self._committed, begins), f"group {self._group}"
         committed = self._troubles.answer(asked, "DESCRIBE", on)
@@ -544,22 +539,17 @@ class GroupLag:
     def _committed(self, partitions: Iterable[int]) -> dict[int, int]:
         """Negative where nothing was."""
         asked = [TopicPartition(self._topic, partition) for partition in partitions]
-        for share in (0.2, 0.8):  # that the group is denied is told beside the answer, and once
-            try:
-                found = self._consumer.committed(asked, self._settings.timeout_s * share)
-                break
-            except KafkaException as error:
-                failed = error
-            raw = self._consumer.poll(0)
-            told = raw.error() if raw is not None else None
-            if told is not None and told.code() in DENIED:
-                raise KafkaException(told)
-        else:
-            raise failed
+        found = in_two(lambda seconds: self._consumer.committed(asked, seconds), self._settings.timeout_s, self._denial)
         for at in found:
             if at.error is not None:
                 raise KafkaException(at.error)
         return {at.partition: at.offset for at in found}
+
+    def _denial(self) -> KafkaError | None:
+        """Whether the group is denied, which is told once. There is nothing to read, but troubles would heap up."""
+        raw = self._consumer.poll(0)
+        error = raw.error() if raw is not None else None
+        return error if error is not None and error.code() in DENIED else None
 
     def close(self) -> None:
         self._consumer.close()

@@ -22,6 +22,7 @@ T = TypeVar("T")
 C = TypeVar("C")
 
 _AGAIN_S = 0.1
+_SHARES = (0.2, 0.8)  # of a time-out, after each of which refusals are looked for
 # of a token endpoint's answer (RFC 6749, 5.2), and of a certificate of its that is not trusted
 _TOKEN_REFUSED = ("invalid_", "unauthorized_client", "unsupported_grant_type", "SSL certificate")
 DENIED = frozenset(
@@ -143,6 +144,21 @@ def new_client(kind: Callable[[dict[str, Any]], C], settings: KafkaSettings, tro
         return kind(configuration)
     except KafkaException as error:
         raise SettingError(_unusable(settings, error.args[0].str())) from None
+
+
+def in_two(ask: Callable[[float], T], timeout_s: float, told: Callable[[], KafkaError | None]) -> T:
+    """What `ask(seconds)` answers. A refusal is told beside the answers: it is looked for before the time-out is over.
+
+    Raises KafkaException, for what was told, else for what `ask` raised.
+    """
+    for share in _SHARES:
+        try:
+            return ask(timeout_s * share)
+        except KafkaException as error:
+            failed = error
+        if (refusal := told()) is not None:
+            raise KafkaException(refusal)
+    raise failed
 
 
 def security(settings: KafkaSettings) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 import psutil
-from support.commands import alive, wait_for
+from support.commands import Family, alive, wait_for
 
 from cartoray.stack import ports
 
@@ -27,7 +26,7 @@ class RayNodes:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = dict(environment) | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
         self._port = ports.any_free()
-        self._families: dict[psutil.Popen, set[psutil.Process]] = {}
+        self._families: dict[psutil.Popen, Family] = {}
         self._head: psutil.Popen | None = None
 
     @property
@@ -56,12 +55,7 @@ class RayNodes:
 
     def on(self, node: psutil.Popen, title: str) -> list[psutil.Process]:
         """Processes of a node that live and have `title` in theirs."""
-        found = []
-        for process in self._look(node):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if title in " ".join(process.cmdline()):
-                    found.append(process)
-        return sorted(found, key=lambda process: process.pid)
+        return self._families[node].named(title)
 
     def named(self, title: str) -> list[psutil.Process]:
         return [process for node in list(self._families) for process in self.on(node, title)]
@@ -82,7 +76,7 @@ class RayNodes:
         command = [RAY, "start", "--block", "--node-ip-address", "127.0.0.1", "--object-store-memory", "80000000"]
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         node = psutil.Popen([*command, *arguments], env=self._environment, **quiet)
-        self._families[node] = {node}
+        self._families[node] = Family(node)
         return node
 
     def _answers(self) -> bool:
@@ -98,16 +92,5 @@ class RayNodes:
                     return word.partition("=")[2]
         raise AssertionError("a node without a raylet")
 
-    def _look(self, node: psutil.Popen) -> list[psutil.Process]:
-        family = self._families[node]
-        for known in list(family):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                family.update(known.children(recursive=True))
-        return [process for process in family if alive(process)]
-
     def _kill(self, node: psutil.Popen) -> None:
-        for process in self._look(node):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        node.wait()
-        del self._families[node]
+        self._families.pop(node).kill_all()

@@ -14,6 +14,7 @@ from typing import Any
 
 import boto3
 import pytest
+from support.extracting import lead_to
 
 from actors.aws import clients
 from actors.aws.clients import AwsCloud, organization_accounts
@@ -53,10 +54,7 @@ class Over(Exception):
 @pytest.fixture
 def aws(simulated_aws: SimulatedAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimulatedAws]:
     """Without faults; the environment leads there, and to no credentials of the person who runs this."""
-    for name, value in simulated_aws.environment().items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "absent"))
+    lead_to(simulated_aws, monkeypatch, tmp_path / "absent")
     simulated_aws.faults(**QUIET)
     simulated_aws.forget_calls()
     yield simulated_aws

@@ -19,12 +19,13 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from cartography.client.core import tx
 from cartography.graph.job import GraphJob
+from support.extracting import extract, lead_to
 
 from actors.aws.clients import AwsCloud
-from actors.extraction import Extracted, Extraction
+from actors.extraction import Extracted
 from actors.modules import modules
 from cartoray import schemas
-from cartoray.jobs import Account, Job
+from cartoray.jobs import Account
 from cartoray.planning import ACCOUNT_MODULE
 from cartoray.settings import AwsSettings
 from cartoray.stack.simulated_aws import SimulatedAws
@@ -132,23 +133,6 @@ class Both:
 
     def extract(self, name: str, regions: Sequence[str]) -> tuple[list[Load], Extracted]:
         """What the module publishes, and how that ended."""
-        job = Job(
-            run_id="run",
-            update_tag=TAG,
-            account=self.account,
-            module=name,
-            regions=tuple(regions),
-            role_name=self.aws.role_name,
-        )
-        extraction = Extraction(
-            job,
-            modules()[name],
-            attempt="attempt",
-            cloud=self.cloud,
-            calls=self.threads,
-            check=lambda: None,
-            bytes_max=900_000,
-        )
         published: list[Load] = []
 
         def publish(header: RowsHeader, value: bytes) -> None:
@@ -156,18 +140,24 @@ class Both:
             rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
             published.append((header.schema, rows, header.constants))
 
-        extraction.run(publish)
-        return published, extraction.found
+        found = extract(
+            name,
+            publish,
+            account=self.account,
+            role_name=self.aws.role_name,
+            cloud=self.cloud,
+            threads=self.threads,
+            update_tag=TAG,
+            regions=regions,
+        )
+        return published, found
 
 
 @pytest.fixture(scope="module")
 def both(simulated_aws: SimulatedAws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
-    """The environment leads there, and to no credentials of the person who runs this. Clients are slow to make."""
+    """Clients are slow to make."""
     with pytest.MonkeyPatch.context() as environment, ThreadPoolExecutor(32) as threads:
-        for name, value in simulated_aws.environment().items():
-            environment.setenv(name, value)
-        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-            environment.setenv(name, str(tmp_path_factory.mktemp("aws") / "absent"))
+        lead_to(simulated_aws, environment, tmp_path_factory.mktemp("aws") / "absent")
         account = Account(id=simulated_aws.accounts[-1], name="team-2")  # the one with a server certificate
         role = simulated_aws.role_arn(account.id)
         given = boto3.Session().client("sts").assume_role(RoleArn=role, RoleSessionName="stock")["Credentials"]

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from support.extracting import extract, lead_to
 
 from actors.aws.clients import AwsCloud
-from actors.extraction import Extraction
 from actors.modules import modules
-from cartoray.jobs import Account, Job
+from cartoray.jobs import Account
 from cartoray.settings import AwsSettings
 from cartoray.stack.simulated_aws import SimulatedAws
 
@@ -53,19 +53,16 @@ class Recorded:
     def extract(self, name: str) -> set[str]:
         """The actions that one module needed, where it looked into no region that was named."""
         self.actions.clear()
-        job = Job(run_id="run", update_tag=1, account=self.account, module=name, role_name=self.role_name)
         self.cloud._regions.clear()  # else only the first module would ask which there are
-        extraction = Extraction(
-            job,
-            modules()[name],
-            attempt="attempt",
+        found = extract(
+            name,
+            lambda *_: None,
+            account=self.account,
+            role_name=self.role_name,
             cloud=self.cloud,
-            calls=self.threads,
-            check=lambda: None,
-            bytes_max=900_000,
+            threads=self.threads,
         )
-        extraction.run(lambda *_: None)
-        assert extraction.found.reason == ""
+        assert found.reason == ""
         return self.actions - OF_THE_WORKERS
 
 
@@ -87,10 +84,7 @@ def _answered(answer: Mapping[str, Any]) -> Any:
 @pytest.fixture(scope="module")
 def recorded(simulated_aws: SimulatedAws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
     with pytest.MonkeyPatch.context() as environment, ThreadPoolExecutor(32) as threads:
-        for name, value in simulated_aws.environment().items():
-            environment.setenv(name, value)
-        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-            environment.setenv(name, str(tmp_path_factory.mktemp("aws") / "absent"))
+        lead_to(simulated_aws, environment, tmp_path_factory.mktemp("aws") / "absent")
         account = Account(id=simulated_aws.accounts[-1])
         found = Recorded(AwsCloud(AwsSettings()), account, simulated_aws.role_name, threads)
         events = found.cloud.shared_session.events  # clients take over what is registered when they are made

@@ -82,29 +82,43 @@ def run(command: Sequence[str], environment: Mapping[str, str], folder: Path, ti
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-class Workers:
-    """A `cartoray serve` with all its processes."""
+class Family:
+    """A process and all that came from it. Those once seen are known, even when their parent has died."""
 
-    def __init__(self, process: psutil.Popen, log: Path) -> None:
-        self.process, self.log = process, log
-        self.family: set[psutil.Process] = set()
+    def __init__(self, process: psutil.Popen) -> None:
+        self.process = process
+        self._known: set[psutil.Process] = {process}
 
     def look(self) -> set[psutil.Process]:
-        """Its processes that live, itself among them. Those once seen are known, even when their parent has died."""
-        found = [self.process, *self.family]
-        for known in found:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self.family |= {known, *known.children(recursive=True)}
-        return {process for process in self.family if alive(process)}
+        """Those that live, the first among them."""
+        for known in list(self._known):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile, here and below
+                self._known.update(known.children(recursive=True))
+        return {process for process in self._known if alive(process)}
 
     def named(self, title: str) -> list[psutil.Process]:
-        """Those of its processes whose title has `title` in it, e.g. `ray::IntelActor`."""
+        """Those whose title has `title` in it, e.g. `ray::IntelActor`."""
         found = []
         for process in self.look():
             with contextlib.suppress(psutil.NoSuchProcess):
                 if title in " ".join(process.cmdline()):
                     found.append(process)
         return sorted(found, key=lambda process: process.pid)
+
+    def kill_all(self) -> None:
+        """SIGKILL for whatever is left; the first has been waited for then."""
+        for process in self.look():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+
+
+class Workers(Family):
+    """A `cartoray serve` with all its processes."""
+
+    def __init__(self, process: psutil.Popen, log: Path) -> None:
+        super().__init__(process)
+        self.log = log
 
     def wait_until_it_serves(self) -> None:
         wait_for(lambda: "Serving: " in self.log.read_text() or not alive(self.process), "the workers to be ready")
@@ -152,10 +166,7 @@ def serving(
         workers.wait_until_it_serves()
         yield workers
     finally:
-        for member in workers.look():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-        process.wait()
+        workers.kill_all()
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout_s: float = TIMEOUT_S, every_s: float = 0.05) -> None:

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from graphlib import CycleError
 
 import pytest
+from support.declared import Declared
 
 from cartoray.errors import UnknownModule, UsageError
 from cartoray.planning import Request, account, instance, plan, unmet
-
-
-@dataclass(frozen=True)
-class Declared:
-    name: str
-    after: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    wrapped: bool = False
-    once: bool = False
-    late: bool = False
-    cleans: bool = False
-    brings: tuple[str, ...] = ()
-
 
 KNOWN = {
     each.name: each

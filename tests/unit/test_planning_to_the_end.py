@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.declared import Declared
 
 from cartoray.completion import FollowUp, FollowUps, JobState, Outcome, RunState
 from cartoray.events import JobEnded, JobReleased, RunPlanned, RunPublished, StepLanded
@@ -14,18 +13,6 @@ from cartoray.planning import Request, account, plan
 from cartoray.steps import CleanupNodes
 
 ACCOUNTS = (account("111111111111"), account("222222222222"))
-
-
-@dataclass(frozen=True)
-class Declared:
-    name: str
-    after: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    wrapped: bool = False
-    once: bool = False
-    late: bool = False
-    cleans: bool = False
-    brings: tuple[str, ...] = ()
 
 
 @st.composite
